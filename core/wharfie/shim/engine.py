@@ -1,0 +1,97 @@
+"""What a runtime brings to the shim: how a container is made, as opposed to how it is looked after.
+
+The shim owns the container's streams, terminal, log, exit status, exec sessions, attached clients and name server, and it
+mounts the root; all that is the same for every runtime. An *engine* makes the processes: `wharfie_runtime_native` does it
+with system calls, an OCI binary such as runc would do it by a command line. It runs inside the shim, a bare
+single-threaded interpreter: standard library and `wharfie.spi` value types only, imported before the container's files
+are touched.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streams:
+    """Descriptors for a process: three pipe ends (or /dev/null), or with `terminal` one console socket's end.
+
+    With a terminal the engine opens a pseudo terminal in the container's devpts, makes it the process's controlling
+    terminal and sends the master's descriptor through `console` (SCM_RIGHTS), as OCI runtimes do (runc,
+    docs/terminals.md).
+    """
+
+    stdin: int = -1
+    stdout: int = -1
+    stderr: int = -1
+    console: int = -1
+    size: tuple[int, int] | None = None  # rows, columns
+
+
+class Engine(ABC):
+    """One container in one shim. The shim is the parent (or subreaper) of every process that the engine makes.
+
+    Errors are those of `wharfie.spi.errors`, with the messages that `wharfie.spi.runtime` asks for; OSError is mapped.
+    """
+
+    def __init__(self, id: str, bundle: Path, spec: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        """`spec`: the bundle's config.json with the process's user resolved. `options`: the driver's own settings."""
+        self.id = id
+        self.bundle = bundle
+        self.spec = spec
+        self.options = options
+
+    @abstractmethod
+    def create(self, rootfs: Path, streams: Streams) -> int:
+        """Make namespaces, cgroup and mounts on the mounted `rootfs`, up to the moment before execve; the pid of the
+        container's first process. A failure leaves nothing behind."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Execute. Raises what execve said. The shim keeps what was written to the log meanwhile."""
+
+    @abstractmethod
+    def exec(self, process: Mapping[str, Any], streams: Streams) -> int:
+        """Execute a further process in the container's namespaces and cgroup; its pid, a child of the shim."""
+
+    @abstractmethod
+    def signal_all(self, signal: int) -> None:
+        """Send a signal to every process of the container."""
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Freeze."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Thaw."""
+
+    @abstractmethod
+    def update(self, resources: Mapping[str, Any]) -> None:
+        """Change limits (OCI runtime-spec, "Control groups")."""
+
+    @abstractmethod
+    def stats(self) -> Mapping[str, Any]:
+        """Counters as `RuntimeDriver.stats` gives them."""
+
+    @abstractmethod
+    def pids(self) -> Sequence[int]:
+        """Host pids of all processes in the container."""
+
+    @abstractmethod
+    def oom_fd(self) -> int:
+        """A descriptor that becomes readable when the kernel has killed for memory (eventfd on v1, inotify on v2), or
+        -1. The shim asks `oom_killed` when it does."""
+
+    @abstractmethod
+    def oom_killed(self) -> bool:
+        """Whether the kernel has killed a process of this container for its memory limit so far."""
+
+    @abstractmethod
+    def delete(self) -> None:
+        """Remove the cgroup, ending whatever process is left in it. May be repeated, also by a shim that never saw
+        `create`: after a killed shim another one cleans up."""

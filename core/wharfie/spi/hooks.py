@@ -1,0 +1,80 @@
+"""Hooks: what any number of plugins may take part in. If nobody answers, nothing is wrong.
+
+A plugin is a module or object named by an entry point in the group `wharfie.plugins`; its functions are marked with
+`hookimpl` and may take any subset of a hook's arguments. All hooks are synchronous. A plugin that fails is logged with
+its name and skipped, unless `required-plugins` in daemon.json names it: then its failure refuses the operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pluggy
+
+from wharfie.spi.driver import ContainerFacts, Driver, Problem
+
+PROJECT = "wharfie"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """An event of the engine (Docker's `GET /events`)."""
+
+    type: str  # "container", "image", "network", "volume", "daemon"
+    action: str
+    actor: str
+    attributes: Mapping[str, str]
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjustment:
+    """Additions to a container that is about to be made. Two plugins that set the same name are a conflict."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mapping[str, Any], ...] = ()  # OCI runtime-spec, config.md "Mounts"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """Why an image may not be used."""
+
+    reason: str
+
+
+class HookSpecs:
+    """All hooks. One sentence each."""
+
+    @hookspec
+    def on_event(self, event: Event) -> None:
+        """Something happened; called after the fact, in order, from a thread of the plugin's own."""
+
+    @hookspec
+    def adjust_container(self, container: ContainerFacts, spec: Mapping[str, Any]) -> Adjustment | None:
+        """A container is about to be made from the OCI configuration `spec`; add to it."""
+        return None
+
+    @hookspec
+    def admit_image(self, reference: str, digest: str, manifest: bytes) -> Denial | None:
+        """An image's manifest is known and verified; deny its use."""
+        return None
+
+    @hookspec(firstresult=True)
+    def find_driver(self, kind: str, name: str) -> type[Driver[Any]] | None:
+        """A driver that exists only at run time, asked for when no entry point has this name."""
+        return None
+
+    @hookspec
+    def known_drivers(self, kind: str) -> Sequence[str]:
+        """Names that `find_driver` would answer for now."""
+        return ()
+
+    @hookspec
+    def doctor_checks(self) -> Sequence[Problem]:
+        """Problems that this plugin sees on the host."""
+        return ()
