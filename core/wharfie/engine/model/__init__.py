@@ -1,0 +1,1 @@
+"""What the engine keeps: records and requests, under the names that the Docker Engine API gives their fields."""

@@ -1,0 +1,34 @@
+"""The manners of all models: the Docker Engine API's field names outside, ours inside.
+
+Docker's daemon decodes JSON leniently: unknown fields are ignored and null leaves a field at its zero value. Wrong types
+are errors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic.alias_generators import to_pascal
+
+NO_TIME = "0001-01-01T00:00:00Z"
+"""Go's zero time: how the API writes "never"."""
+
+
+class Model(BaseModel):
+    """Base of all models. Serialise with `dump` to get the API's names."""
+
+    model_config = ConfigDict(
+        alias_generator=to_pascal, populate_by_name=True, extra="ignore", protected_namespaces=(), strict=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, data: Any) -> Any:
+        if isinstance(data, dict) and None in data.values():
+            return {key: value for key, value in data.items() if value is not None}
+        return data
+
+    def dump(self) -> dict[str, Any]:
+        """This model as the API's JSON object."""
+        return self.model_dump(by_alias=True)
