@@ -61,7 +61,7 @@ class EngineSettings:
     ip_masq: bool = True
     ip_forward: bool = True
     mtu: int = 1500
-    default_bind_address: str = "0.0.0.0"  # noqa: S104  # Docker's key `ip`: where published ports listen
+    default_bind_address: str = "0.0.0.0"  # Docker's key `ip`: where published ports listen
     default_address_pools: tuple[AddressPool, ...] = ()  # empty: Docker's own
     default_network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # driver → options
     host_gateway_ips: tuple[str, ...] = ()
