@@ -6,13 +6,22 @@ are errors.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic.alias_generators import to_pascal
 
 NO_TIME = "0001-01-01T00:00:00Z"
 """Go's zero time: how the API writes "never"."""
+
+
+def _pair(value: Any) -> Any:
+    """JSON has no tuples; requests are validated strictly."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Size = Annotated[tuple[int, int], BeforeValidator(_pair)]
+"""Of a terminal: rows, columns."""
 
 
 class Model(BaseModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from wharfie.engine.model.base import NO_TIME, Model
+from wharfie.engine.model.base import NO_TIME, Model, Size
 from wharfie.engine.model.config import Config
 from wharfie.engine.model.host import HostConfig
 from wharfie.engine.model.network import EndpointSettings, NetworkingConfig
@@ -137,7 +137,7 @@ class ExecCreate(Model):
     attach_stdin: bool = False
     attach_stdout: bool = False
     attach_stderr: bool = False
-    console_size: tuple[int, int] | None = None
+    console_size: Size | None = None
     detach_keys: str = ""
     tty: bool = False
     env: list[str] | None = None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
-from wharfie.engine.model.base import Model
+from wharfie.engine.model.base import Model, Size
 
 
 class PortBinding(Model):
@@ -120,7 +120,7 @@ class HostConfig(Model):
     auto_remove: bool = False
     volume_driver: str = ""
     volumes_from: list[str] | None = None
-    console_size: tuple[int, int] = (0, 0)
+    console_size: Size = (0, 0)
     annotations: dict[str, str] | None = None
     cap_add: list[str] | None = None
     cap_drop: list[str] | None = None
