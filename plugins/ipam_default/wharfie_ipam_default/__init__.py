@@ -1,0 +1,1 @@
+"""IPAM driver `default`: subnets from address pools, addresses in order, all of it in memory."""
