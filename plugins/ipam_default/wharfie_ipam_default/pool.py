@@ -53,8 +53,8 @@ class Pool:
                 return number
         self._lowest = self._last + 1
         raise OutOfSpace(
-            f"no available IPv{self.subnet.version} addresses on this network's address pools: all of {self.subnet} that may be"
-            " handed out is in use; remove containers from the network or make one with a larger subnet or range"
+            f"no available IPv{self.subnet.version} addresses on this network's address pools: {self.subnet} is used up;"
+            " remove containers from the network or make one with a larger subnet or range"
         )
 
     def _checked(self, wanted: Address) -> int:
