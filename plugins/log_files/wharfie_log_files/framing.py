@@ -121,11 +121,16 @@ class Records(Framing):
         return position, found
 
     def whole(self, fd: int, size: int) -> int:
+        if size >= 2 * self.LENGTH:  # nearly always: both lengths of the last record agree
+            length = os.pread(fd, self.LENGTH, size - self.LENGTH)
+            start = size - int.from_bytes(length, "big") - 2 * self.LENGTH
+            if start >= 0 and os.pread(fd, self.LENGTH, start) == length:
+                return size
         position = 0
         while position + self.LENGTH <= size:
-            length = int.from_bytes(os.pread(fd, self.LENGTH, position), "big")
-            end = position + length + 2 * self.LENGTH
-            if end > size or int.from_bytes(os.pread(fd, self.LENGTH, end - self.LENGTH), "big") != length:
+            length = os.pread(fd, self.LENGTH, position)
+            end = position + int.from_bytes(length, "big") + 2 * self.LENGTH
+            if end > size or os.pread(fd, self.LENGTH, end - self.LENGTH) != length:
                 break
             position = end
         return position

@@ -11,6 +11,7 @@ that is not finished when the container ends stays as it is and is finished in t
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,8 @@ class RotatingFile:
         if self._compression is not None:
             self._compression.step(self._compression.size)
             self._compression = None
+        now = time.time_ns()
+        os.utime(self._fd, ns=(now, now))  # the kernel's own stamps are a tick apart: too coarse to know files by
         os.close(self._fd)
         self._fd = -1
         if self._max_file == 1:

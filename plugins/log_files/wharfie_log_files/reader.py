@@ -1,0 +1,229 @@
+"""Reading a log that is being written and rotated, without ever waiting.
+
+A reader holds a queue of open files, oldest first, and a place in the first one. A file that is read to its end gives
+way to the next; behind the newest one the writer is still at work. When that one was rotated away, what came after it
+is found among the rotated files: by inode, or, once it was compressed, by the modification time that compression keeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wharfie.spi.log import LogEntry, LogQuery
+from wharfie_log_files import inotify
+from wharfie_log_files.framing import Framing
+from wharfie_log_files.rotating import beside
+
+BLOCK = 256 * 1024
+
+Decode = Callable[[bytes], LogEntry | None]
+"""An entry's bytes without its frame; None when they are damaged."""
+
+
+@dataclass(slots=True)
+class _File:
+    """An open log file. `packed`: it is a compressed one. `end`: read no further than this, None: as far as it goes."""
+
+    fd: int
+    inode: int
+    mtime_ns: int  # when it was opened; a packed file's is that of its source
+    packed: bool
+    unpacked: bool = False
+    offset: int = 0
+    end: int | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> _File:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        status = os.fstat(fd)
+        return cls(fd=fd, inode=status.st_ino, mtime_ns=status.st_mtime_ns, packed=path.suffix == ".gz")
+
+    def size(self) -> int:
+        return os.fstat(self.fd).st_size if self.end is None else self.end
+
+    def is_same(self, other: _File) -> bool:
+        """Whether both are one log file, perhaps once as written and once compressed."""
+        if not self.packed and not other.packed:
+            return self.inode == other.inode
+        return self._finished_ns() == other._finished_ns()
+
+    def unpack(self) -> None:
+        """Read a packed file from an unnamed, uncompressed copy from now on."""
+        if not self.packed or self.unpacked:
+            return
+        with tempfile.TemporaryFile() as plain:
+            with os.fdopen(self.fd, "rb") as packed, gzip.GzipFile(fileobj=packed) as source:
+                self.fd = -1
+                shutil.copyfileobj(source, plain, BLOCK)
+            plain.flush()
+            self.fd = os.dup(plain.fileno())
+        self.unpacked = True
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def _finished_ns(self) -> int:
+        return self.mtime_ns if self.packed else os.fstat(self.fd).st_mtime_ns
+
+
+class FileReader:
+    """A `LogReader` over the rotated files at `path`."""
+
+    def __init__(self, path: Path, framing: Framing, decode: Decode, query: LogQuery) -> None:
+        """Errors: Unavailable (inotify's limits), OSError."""
+        self._path = path
+        self._framing = framing
+        self._decode = decode
+        self._query = query
+        self._ended = False
+        self._files: deque[_File] = deque()
+        # Watched before it is looked at, so that nothing falls between.
+        if query.follow:
+            path.parent.mkdir(mode=0o710, exist_ok=True)
+        self._wake = inotify.watch(path.parent) if query.follow else os.eventfd(1, os.EFD_CLOEXEC)
+        try:
+            self._files.extend(self._open_all())
+            self._seek()
+            if self._files and not query.follow:
+                newest = self._files[-1]
+                newest.end = os.fstat(newest.fd).st_size
+        except BaseException:
+            self.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._wake
+
+    def read(self, limit: int) -> Sequence[LogEntry]:
+        if self._query.follow and not self._ended:
+            inotify.drain(self._wake)
+        entries: list[LogEntry] = []
+        while len(entries) < limit and not self._ended:
+            pieces = self._pieces(limit - len(entries))
+            if not pieces:
+                break
+            for piece in pieces:
+                entry = self._decode(piece)
+                if entry is None or entry.time_ns < self._query.since_ns:
+                    continue
+                if self._query.until_ns and entry.time_ns > self._query.until_ns:
+                    self._ended = True
+                    break
+                entries.append(entry)
+        return entries
+
+    def close(self) -> None:
+        while self._files:
+            self._files.pop().close()
+        if self._wake >= 0:
+            os.close(self._wake)
+            self._wake = -1
+
+    def _pieces(self, limit: int) -> list[bytes]:
+        """The next entries as bytes; empty when there is nothing now."""
+        while self._files or self._successors():
+            file = self._files[0]
+            if pieces := self._whole_pieces(file, limit):
+                return pieces
+            if len(self._files) == 1:
+                if not self._query.follow or not self._successors():
+                    return []
+                # It was rotated away after the last look: what was written in between comes first.
+                if pieces := self._whole_pieces(file, limit):
+                    return pieces
+            self._files.popleft().close()
+        return []
+
+    def _whole_pieces(self, file: _File, limit: int) -> list[bytes]:
+        file.unpack()
+        amount = BLOCK
+        while True:
+            data = os.pread(file.fd, amount, file.offset)
+            if file.end is not None:
+                data = data[: file.end - file.offset]
+            pieces, used = self._framing.split(data, limit)
+            if pieces or len(data) < amount:
+                file.offset += used
+                return pieces
+            amount *= 4  # one entry larger than the block
+
+    def _successors(self) -> bool:
+        """Open what came after the newest open file; whether there is any."""
+        newest = self._files[-1] if self._files else None
+        if newest is None and not self._query.follow:
+            return False
+        found = self._open_all(until=newest)
+        self._files.extend(found)
+        return bool(found)
+
+    def _open_all(self, until: _File | None = None) -> list[_File]:
+        """All files, or those newer than `until`, oldest first. From the newest on, so that a rotation meanwhile shows a
+        file twice rather than never."""
+        found: list[_File] = []
+        for path in self._names():
+            try:
+                file = _File.open(path)
+            except FileNotFoundError:
+                continue
+            if until is not None and file.is_same(until):
+                file.close()
+                break
+            if any(file.is_same(other) for other in found):
+                file.close()
+            elif file.mtime_ns < self._query.since_ns:
+                file.close()  # everything in it and in the older ones is older
+                break
+            else:
+                found.append(file)
+        found.reverse()
+        return found
+
+    def _names(self) -> Iterator[Path]:
+        """The names of the log's files, newest first."""
+        yield self._path
+        rank = 1
+        while True:
+            # Both are there when the writer was killed at the end of a compression; the uncompressed one is whole.
+            name = beside(self._path, f".{rank}")
+            packed = beside(self._path, f".{rank}.gz")
+            if name.exists():
+                yield name
+            elif packed.exists():
+                yield packed
+            else:
+                return
+            rank += 1
+
+    def _seek(self) -> None:
+        """Go to where the last `tail` entries begin, closing what is older."""
+        if self._query.tail < 0:
+            return
+        wanted = self._query.tail
+        kept: deque[_File] = deque()
+        for file in reversed(self._files):
+            if wanted == 0 and kept:
+                file.close()
+                continue
+            file.unpack()
+            end = self._framing.whole(file.fd, file.size())
+            file.offset, found = self._framing.tail(file.fd, end, wanted) if wanted else (end, 0)
+            wanted -= found
+            kept.appendleft(file)
+        self._files = kept
+
+
+def remove(path: Path) -> None:
+    """Remove a log with all its rotated files. May be repeated."""
+    for file in path.parent.glob(f"{path.name}*"):
+        with contextlib.suppress(FileNotFoundError):
+            file.unlink()
