@@ -1,0 +1,146 @@
+"""The daemon's side of the zygote: starting it from a sealed interpreter, handing jobs to it, starting it again."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from wharfie.spi.errors import DriverError, Unavailable
+
+_MFD_EXEC = 0x10  # Linux 6.3 and later want to be told; earlier ones refuse the flag
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_BOOT = """
+import sys
+sys.path[:0] = sys.argv[3:]
+from wharfie.shim.zygote import main
+main(int(sys.argv[1]), [sys.argv[2]])
+"""
+
+
+def sealed_interpreter() -> int:
+    """A descriptor of a copy of this interpreter that nobody can write, root included.
+
+    `/proc/<pid>/exe` of whatever is forked from it names this copy. A container that gets hold of that link, as in
+    CVE-2019-5736, finds nothing there that it could change.
+    """
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        copy = os.memfd_create("wharfie-python", flags | _MFD_EXEC)
+    except OSError:
+        copy = os.memfd_create("wharfie-python", flags)
+    try:
+        with open(interpreter(), "rb") as original:
+            size = os.fstat(original.fileno()).st_size
+            while size > 0:
+                size -= os.sendfile(copy, original.fileno(), None, size)
+        fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(copy)
+        raise
+    return copy
+
+
+def interpreter() -> str:
+    """The file behind `sys.executable`, which finds the standard library when it is argument zero."""
+    return os.path.realpath(sys.executable)
+
+
+def folder_of(module: str) -> str:
+    """The folder from which the top package of `module` is imported. Errors: DriverError."""
+    top = module.partition(".")[0]
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        raise DriverError(f"{module}: there is no package {top}; install the distribution that has it")
+    place = Path(spec.origin).resolve()
+    return str(place.parent.parent if spec.submodule_search_locations else place.parent)
+
+
+class Zygote:
+    """A running zygote, started on first use and again whenever it has ended. Safe for all threads."""
+
+    def __init__(self, module: str) -> None:
+        """`module`: the engine's."""
+        self._module = module
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+
+    def submit(self, job: str, folder: Path, modules: Sequence[str], connection: socket.socket) -> None:
+        """Have a shim forked that talks on `connection`, of which the caller closes its own copy.
+
+        `modules`: what this one needs beyond the engine. Errors: Unavailable, DriverError.
+        """
+        message = json.dumps(
+            {"job": job, "folder": str(folder), "modules": [(module, folder_of(module)) for module in modules]}
+        ).encode()
+        with self._lock:
+            for _ in range(2):
+                channel = self._channel or self._start()
+                try:
+                    socket.send_fds(channel, [message], [connection.fileno()], socket.MSG_NOSIGNAL)
+                except TimeoutError:
+                    break
+                except OSError:
+                    self._end()
+                else:
+                    return
+            self._end()
+        raise Unavailable("the zygote, which container processes are forked from, does not take work; see the daemon's log")
+
+    def end(self) -> None:
+        """End the process; shims go on. May be repeated; `submit` starts another one."""
+        with self._lock:
+            self._end()
+
+    @property
+    def pid(self) -> int:
+        """0 when it is not running."""
+        process = self._process
+        return process.pid if process is not None else 0
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        folders = dict.fromkeys([folder_of("wharfie"), folder_of(self._module)])
+        image = sealed_interpreter()
+        environment = {"PATH": os.environ.get("PATH", os.defpath)}
+        if "LD_LIBRARY_PATH" in os.environ:  # an interpreter may find its own library by it
+            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+        try:
+            self._process = subprocess.Popen(
+                [interpreter(), "-I", "-S", "-X", "utf8", "-c", _BOOT, str(theirs.fileno()), self._module, *folders],
+                executable=f"/proc/self/fd/{image}",
+                pass_fds=(theirs.fileno(), image),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env=environment,
+                cwd="/",
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(image)
+        ours.settimeout(5)
+        self._channel = ours
+        return ours
+
+    def _end(self) -> None:
+        channel, self._channel = self._channel, None
+        process, self._process = self._process, None
+        if channel is not None:
+            channel.close()
+        if process is not None:
+            try:
+                process.wait(1)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,407 @@
+"""The shim: the process beside one container, from its making until it is deleted.
+
+It is one thread and one loop. It owns the container's streams, log, exit status, execs and attached clients, and lives on
+without a daemon: a daemon connects to `shim.sock` and is told the state. Its folder, `<run>/<id>/`:
+
+    request.json   what it was started with            shim.sock   for daemons (see `protocol`)
+    shim.pid       its pid                             state.json  the container's state, for when nobody can be asked
+    exit.json      how the container ended             rootfs/     where the root is mounted, in the container's namespace
+    shim.log       what went wrong unnoticed
+
+None of these is synced to the disk: the folder does not outlive a reboot, and neither does the container.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wharfie.shim import maker, users
+from wharfie.shim.control import LATER, Control, Request
+from wharfie.shim.engine import Engine
+from wharfie.shim.execs import Execs
+from wharfie.shim.log_lines import LogLines
+from wharfie.shim.loop import READ, Loop
+from wharfie.shim.protocol import Message
+from wharfie.shim.resolver import Resolver
+from wharfie.shim.session import Session
+from wharfie.shim.system import PR_SET_CHILD_SUBREAPER, prctl, set_name
+from wharfie.shim.waiters import Waiters
+from wharfie.spi.errors import Conflict
+
+ANSWER_WAITERS = 10.0
+"""Seconds that the daemon has for deleting a container that has ended; then its waiting clients are answered."""
+FILES = ("request.json", "shim.sock", "shim.pid", "state.json", "exit.json", "shim.log")
+
+
+def write_atomically(path: Path, content: Any) -> None:
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(content))
+    new.rename(path)
+
+
+class Shim:
+    """One container. `run` returns when it was deleted and its last client has read everything."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._request = json.loads((folder / "request.json").read_bytes())
+        self._loop = Loop(self._note_failure)
+        self._control = Control(self._loop, folder, self._handlers(), self._describe, self._on_alone)
+        self._waiters = Waiters(self._loop)
+        self._log: LogLines | None = None
+        self._engine: Engine | None = None
+        self._spec: dict[str, Any] = {}
+        self._session = Session(self._loop, self._request["io"], None, self._detached, self._stop_when_idle)
+        self._execs = Execs(self._loop, self._emit, self._stop_when_idle)
+        self._resolver: Resolver | None = None
+        self._status = "creating"
+        self._pid = 0
+        self._exit: Message | None = None
+        self._oom = False
+        self._oom_fd = -1
+        self._finished = False  # ended, and all output passed on
+        self._deleted = False
+        self._deletions: list[Request] = []
+
+    def run(self, connection: socket.socket) -> None:
+        """`connection`: of the daemon that wants the container; its first request is `create`."""
+        set_name("wharfie-shim")
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        self._watch_children()
+        write_atomically(self._folder / "shim.pid", os.getpid())
+        self._control.listen()
+        self._control.adopt(connection)
+        try:
+            self._loop.run()
+        except BaseException:
+            self._control.note(traceback.format_exc())
+            raise
+
+    def _handlers(self) -> dict[str, Callable[[Request], Any]]:
+        return {
+            "create": self._create,
+            "start": self._start,
+            "exec": self._exec,
+            "exec_start": self._exec_start,
+            "signal": self._signal,
+            "attach": self._attach,
+            "notify_exit": self._notify_exit,
+            "close_stdin": lambda request: self._find_session(request).close_stdin(),
+            "resize": lambda request: self._find_session(request).resize(
+                request.message["rows"], request.message["columns"]
+            ),
+            "state": lambda request: self._describe(),
+            "pause": self._pause,
+            "resume": self._resume,
+            "update": lambda request: self._running().update(request.message["resources"]),
+            "stats": lambda request: self._running().stats(),
+            "pids": lambda request: list(self._running().pids()),
+            "delete": self._delete,
+        }
+
+    def _describe(self) -> Message:
+        return {
+            "id": self._request["id"],
+            "shim": os.getpid(),
+            "status": self._status,
+            "pid": self._pid if self._exit is None else 0,
+            "exit": self._exit,
+            "out_of_memory": self._oom,
+            "finished": self._finished,
+            "log_failures": self._log.failures if self._log else 0,
+            "log_failure": self._log.last_failure if self._log else "",
+        }
+
+    def _emit(self, event: Message) -> None:
+        self._control.emit(event)
+
+    def _detached(self, label: str) -> None:
+        self._emit({"event": "Detached", "exec_id": "", "label": label})
+
+    def _note_failure(self) -> None:
+        self._control.note(traceback.format_exc())
+
+    def _set_status(self, status: str) -> None:
+        self._status = status
+        write_atomically(self._folder / "state.json", {"status": status, "pid": self._pid})
+
+    # Making and starting
+
+    def _create(self, request: Request) -> Message:
+        if self._status != "creating":
+            raise Conflict(f"container {self._request['id']} exists already")
+        try:
+            self._make()
+        except BaseException:
+            self._vanish()
+            raise
+        return {"pid": self._pid}
+
+    def _make(self) -> None:
+        spec = maker.read_spec(self._request)
+        self._log = maker.open_log(self._request)
+        self._session.log = self._log
+        target = self._folder / "rootfs"
+        with maker.mount_namespace():
+            user = maker.prepare_root(self._request, target)
+            spec["process"] = users.apply(spec["process"], user)
+            spec["root"] = {**(spec.get("root") or {}), "path": str(target)}
+            self._spec = spec
+            self._engine = engine = maker.make_engine(self._request, spec)
+            streams = self._session.open((user.uid, user.gid))
+            self._pid = engine.create(target, streams)
+        self._session.begin()
+        self._watch_memory(engine)
+        self._serve_names()
+        self._set_status("created")
+
+    def _serve_names(self) -> None:
+        path = self._request["preparation"]["resolver"]
+        if path:
+            self._resolver = Resolver.open(self._loop, Path(path), f"/proc/{self._pid}/ns/net")
+
+    def _start(self, request: Request) -> None:
+        if self._status != "created" or self._engine is None:
+            raise Conflict(f"container {self._request['id']} cannot be started: it is {self._status}")
+        try:
+            self._engine.start()
+        except BaseException:
+            self._kill_unstarted()
+            raise
+        self._set_status("running")
+
+    def _kill_unstarted(self) -> None:
+        """The program could not be executed. That is the answer to `start`, and no end of a container."""
+        try:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+        self._end(127, silent=True)
+
+    # Requests on a running container
+
+    def _running(self) -> Engine:
+        if self._engine is None or self._exit is not None:
+            raise Conflict(f"container {self._request['id']} is not running")
+        return self._engine
+
+    def _find_session(self, request: Request) -> Session:
+        exec_id = request.message["exec_id"]
+        return self._execs.session(exec_id) if exec_id else self._session
+
+    def _exec(self, request: Request) -> None:
+        self._running()
+        message = request.message
+        self._execs.prepare(message["exec_id"], message["process"], message["io"], message["user"])
+
+    def _exec_start(self, request: Request) -> Message:
+        pid = self._execs.start(request.message["exec_id"], self._running(), self._pid, self._spec["process"])
+        return {"pid": pid}
+
+    def _signal(self, request: Request) -> None:
+        message = request.message
+        engine = self._running()
+        if message["exec_id"]:
+            self._execs.signal(message["exec_id"], message["signal"])
+        elif message["everyone"]:
+            engine.signal_all(message["signal"])
+        else:
+            os.kill(self._pid, message["signal"])
+
+    def _attach(self, request: Request) -> None:
+        wanted = request.message["attach"]
+        session = self._find_session(request)
+        connection = socket.socket(fileno=request.take_fd())
+        try:
+            session.attach(connection, wanted, base64.b64decode(wanted["initial"]))
+        except BaseException:
+            connection.close()
+            raise
+
+    def _notify_exit(self, request: Request) -> None:
+        before, after = (base64.b64decode(request.message[key]) for key in ("before", "after"))
+        self._waiters.add(socket.socket(fileno=request.take_fd()), before, after)
+
+    def _pause(self, request: Request) -> None:
+        if self._status == "paused":
+            raise Conflict(f"container {self._request['id']} is already paused")
+        self._running().pause()
+        self._set_status("paused")
+
+    def _resume(self, request: Request) -> None:
+        if self._status != "paused":
+            raise Conflict(f"container {self._request['id']} is not paused")
+        self._running().resume()
+        self._set_status("running")
+
+    # The end
+
+    def _watch_children(self) -> None:
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        os.set_blocking(theirs, False)
+        # Python's own C handler writes a byte; a handler there must be, for the kernel to send anything at all.
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        self._loop.watch(ours, READ, lambda events: self._reap(ours))
+
+    def _reap(self, wakeup: int) -> None:
+        try:
+            while os.read(wakeup, 4096):
+                pass
+        except BlockingIOError:
+            pass
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            code = 128 - code if code < 0 else code
+            if pid == self._pid and self._exit is None:
+                self._end(code)
+            else:
+                self._execs.ended(pid, code)
+
+    def _end(self, code: int, *, silent: bool = False) -> None:
+        self._look_for_oom()
+        self._exit = {"code": code, "at_ns": time.time_ns(), "out_of_memory": self._oom}
+        write_atomically(self._folder / "exit.json", self._exit)
+        self._set_status("stopped")
+        if self._resolver is not None:
+            self._resolver.close()  # its sockets would keep the network namespace
+        if self._engine is not None and not maker.has_own_pids(self._spec):
+            self._guarded(lambda engine: engine.signal_all(signal.SIGKILL))
+        self._execs.abandon_all()
+        self._session.drain(lambda: self._finish(silent))
+
+    def _finish(self, silent: bool) -> None:
+        self._finished = True
+        if self._log is not None:
+            self._log.close()
+        if not silent:
+            self._control.emit({"event": "Exited", "exit": self._exit}, keep=False)
+            if self._control.alone:
+                self._answer_waiters()
+            else:
+                self._loop.after(ANSWER_WAITERS, self._answer_waiters)
+        deletions, self._deletions = self._deletions, []
+        for request in deletions:
+            try:
+                self._remove()
+            except Exception as error:  # noqa: BLE001  # the answer to whoever asked
+                request.fail(error)
+            else:
+                request.reply()
+
+    def _answer_waiters(self) -> None:
+        if self._exit is not None:
+            self._waiters.answer(self._exit["code"])
+
+    def _on_alone(self) -> None:
+        if self._status == "creating":
+            self._vanish()
+        elif self._finished:
+            self._answer_waiters()
+        self._stop_when_idle()
+
+    def _delete(self, request: Request) -> Any:
+        if self._exit is None and not request.message["force"]:
+            raise Conflict(
+                f"container {self._request['id']} is {self._status}: stop it before removing it, or force the removal"
+            )
+        if self._finished:
+            self._remove()
+            return None
+        self._deletions.append(request)
+        if self._exit is None:
+            if self._status == "paused" and self._engine is not None:
+                self._engine.resume()
+            os.kill(self._pid, signal.SIGKILL)
+        return LATER
+
+    def _remove(self) -> None:
+        if self._engine is not None:
+            if self._oom_fd >= 0:
+                self._loop.forget(self._oom_fd)
+            self._engine.delete()
+        self._answer_waiters()
+        self._deleted = True
+        self._clear_folder()
+        self._stop_when_idle()
+
+    def _vanish(self) -> None:
+        """There is no container: nothing may be left."""
+        if self._deleted:
+            return
+        self._deleted = True
+        self._session.abandon()
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+        self._guarded(lambda engine: engine.delete())
+        if self._log is not None:
+            self._log.close()
+        self._clear_folder()
+        self._stop_when_idle()
+
+    def _clear_folder(self) -> None:
+        for name in FILES:
+            (self._folder / name).unlink(missing_ok=True)
+        for folder in (self._folder / "rootfs", self._folder):
+            try:
+                folder.rmdir()
+            except OSError:
+                pass  # a driver that looks into it meanwhile removes the rest
+
+    def _stop_when_idle(self) -> None:
+        """A deleted container's shim stays for clients that still read, and for the answer to be sent."""
+        if self._deleted and self._session.idle and self._execs.idle:
+            self._loop.after(0, self._stop)
+
+    def _stop(self) -> None:
+        self._control.close()
+        self._loop.stop()
+
+    # Memory
+
+    def _watch_memory(self, engine: Engine) -> None:
+        self._oom_fd = engine.oom_fd()
+        if self._oom_fd >= 0:
+            os.set_blocking(self._oom_fd, False)
+            self._loop.watch(self._oom_fd, READ, lambda events: self._memory_event())
+
+    def _memory_event(self) -> None:
+        try:
+            if not os.read(self._oom_fd, 4096):
+                self._loop.forget(self._oom_fd)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._loop.forget(self._oom_fd)
+            return
+        self._look_for_oom()
+
+    def _look_for_oom(self) -> None:
+        if not self._oom and self._guarded(lambda engine: engine.oom_killed()):
+            self._oom = True
+            self._control.emit({"event": "OutOfMemory"}, keep=False)
+
+    def _guarded(self, call: Callable[[Engine], Any]) -> Any:
+        """A call that nobody asked for, so that nobody can be told of its failure."""
+        try:
+            return call(self._engine) if self._engine is not None else None
+        except Exception:  # noqa: BLE001  # a defect of an engine must not end the container
+            self._control.note(traceback.format_exc())
+            return None

@@ -1,0 +1,338 @@
+"""The streams of one process, a container's or an exec's, between the process and its clients and log."""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import os
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from wharfie.shim.attach import HIGH_WATER, Client
+from wharfie.shim.engine import Streams
+from wharfie.shim.log_lines import LogLines
+from wharfie.shim.loop import READ, WRITE, Loop, Timer
+from wharfie.spi.errors import Conflict, DriverError
+from wharfie.spi.log import Stream
+
+DRAIN_LIMIT = 2.0
+"""Seconds that output may still come after the process's end, from descendants that hold its streams (Docker's limit)."""
+DRAIN_QUIET = 0.1
+"""Seconds of silence that end the wait sooner: what the process itself wrote is in the pipe when it ends."""
+_CHUNK = 64 * 1024
+_INPUT_LIMIT = 64 * 1024
+_OVERRUN = 1024 * 1024
+"""What a client's buffer may grow by, beyond its high water, when a process has ended and a full pipe is left."""
+
+
+class _Output:
+    """One stream that is read."""
+
+    __slots__ = ("fd", "paused", "stream")
+
+    def __init__(self, stream: Stream, fd: int) -> None:
+        self.stream: Stream = stream
+        self.fd = fd
+        self.paused = False
+
+
+class Session:
+    """Made before the process, so that clients can come early; `open`, `begin`, and at the end `drain`.
+
+    `on_detach(label)` is called when a client leaves by its keys.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        io: Mapping[str, Any],
+        log: LogLines | None,
+        on_detach: Callable[[str], None],
+        on_idle: Callable[[], None],
+    ) -> None:
+        self.terminal = bool(io["terminal"])
+        self._loop = loop
+        self._keep_stdin = bool(io["stdin"])
+        self._stdin_once = bool(io["stdin_once"])
+        self._size: tuple[int, int] | None = tuple(io["size"]) if io["size"] else None
+        self.log = log
+        self._on_detach = on_detach
+        self._on_idle = on_idle
+        self._clients: list[Client] = []
+        self._outputs: list[_Output] = []
+        self._input = -1
+        self._input_waiting = bytearray()
+        self._input_closed = not self._keep_stdin
+        self._handed: list[int] = []  # the process's ends, until it has them
+        self._console: socket.socket | None = None
+        self._done: Callable[[], None] | None = None
+        self._ended = False
+        self._quiet: Timer | None = None
+        self._last: Timer | None = None
+
+    # The process's side
+
+    def open(self, owner: tuple[int, int]) -> Streams:
+        """Make the descriptors for the engine. `owner`: uid and gid of the process, who may then reopen them by
+        /dev/stdout. `begin` or `abandon` must follow."""
+        if self.terminal:
+            self._console, theirs = socket.socketpair()
+            self._handed = [theirs.detach()]
+            return Streams(console=self._handed[0], size=self._size)
+        if self._keep_stdin:
+            stdin, self._input = os.pipe()
+            os.set_blocking(self._input, False)
+        else:
+            stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._handed = [stdin]
+        for stream in ("stdout", "stderr"):
+            ours, theirs_fd = os.pipe()
+            os.set_blocking(ours, False)
+            self._handed.append(theirs_fd)
+            self._outputs.append(_Output("stdout" if stream == "stdout" else "stderr", ours))
+        for fd in self._handed if self._keep_stdin else self._handed[1:]:
+            os.fchown(fd, *owner)
+        return Streams(stdin=self._handed[0], stdout=self._handed[1], stderr=self._handed[2])
+
+    def begin(self) -> None:
+        """The process has its ends: relay. Errors: DriverError when no terminal arrived."""
+        self._close_handed()
+        if self._console is not None:
+            try:
+                self._take_terminal(self._console)
+            finally:
+                self._console.close()
+                self._console = None
+        for output in self._outputs:
+            self._loop.watch(output.fd, READ, self._reader(output))
+        self._flush_input()
+
+    def abandon(self) -> None:
+        """There will be no process: close everything, say goodbye to the clients."""
+        self._close_handed()
+        if self._console is not None:
+            self._console.close()
+            self._console = None
+        self._close_input()
+        for output in self._outputs:
+            self._close_output(output)
+        self._outputs.clear()
+        self._ended = True
+        self._finish_clients()
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """The process has ended. Call `done` when all its output was passed on, at the latest after DRAIN_LIMIT."""
+        self._done = done
+        self._ended = True
+        self._close_input()
+        self._last = self._loop.after(DRAIN_LIMIT, self._stop_draining)
+        self._rest_quiet()
+        self._regulate()
+        self._check_drained()
+
+    @property
+    def idle(self) -> bool:
+        """Nobody is attached any more."""
+        return not self._clients
+
+    # Requests
+
+    def attach(self, connection: socket.socket, request: Mapping[str, Any], initial: bytes) -> None:
+        client = Client(self._loop, connection, request, self)
+        if not self._keep_stdin:
+            client.reads = False
+        self._clients.append(client)
+        if self._ended and not self._outputs:
+            client.finish()
+            return
+        client.accept_initial(initial)
+        self._regulate()
+
+    def close_stdin(self) -> None:
+        """End the process's input after what is on its way. A terminal has no such end."""
+        if not self.terminal:
+            self._input_closed = True
+            self._flush_input()
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Errors: Conflict (no terminal)."""
+        if not self.terminal:
+            raise Conflict("cannot resize: the process has no terminal")
+        self._size = (rows, columns)
+        if self._outputs:
+            self._set_size()
+
+    # What clients report
+
+    def client_input(self, client: Client, data: bytes) -> None:
+        if self._input_closed and not self.terminal:
+            return
+        self._input_waiting += data
+        self._flush_input()
+
+    def client_input_ended(self, client: Client) -> None:
+        if self._stdin_once and not self.terminal:
+            self.close_stdin()
+        else:
+            client.finish()  # as dockerd: for such a client the end of its input is the end of its session
+
+    def client_detached(self, client: Client) -> None:
+        self._on_detach(client.label)
+        client.finish()
+
+    def client_drained(self) -> None:
+        self._regulate()
+
+    def client_gone(self, client: Client) -> None:
+        if client in self._clients:
+            self._clients.remove(client)
+            if client.reads and self._stdin_once:
+                self.close_stdin()
+            self._regulate()
+            if not self._clients:
+                self._on_idle()
+
+    def _finish_clients(self) -> None:
+        for client in tuple(self._clients):
+            client.finish()
+
+    # Output
+
+    def _reader(self, output: _Output) -> Callable[[int], None]:
+        return lambda events: self._read(output)
+
+    def _read(self, output: _Output) -> None:
+        try:
+            data = os.read(output.fd, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.EIO:  # the last process of a terminal has closed it
+                raise
+            data = b""
+        now = time.time_ns()
+        if data:
+            if self.log is not None:
+                self.log.write(output.stream, data, now)
+            for client in tuple(self._clients):
+                if output.stream in client.streams:
+                    client.send(output.stream, data)
+            self._rest_quiet()
+            self._regulate()
+            return
+        self._close_output(output)
+        self._outputs.remove(output)
+        if self.log is not None:
+            self.log.end(output.stream, now)
+        self._check_drained()
+
+    def _regulate(self) -> None:
+        """Read no stream faster than its slowest client; take no input that the process has no room for."""
+        limit = HIGH_WATER + _OVERRUN if self._ended else HIGH_WATER
+        for output in self._outputs:
+            full = any(client.waiting >= limit and output.stream in client.streams for client in self._clients)
+            if full != output.paused and output.fd >= 0:
+                output.paused = full
+                # A paused pipe is not watched at all: its writer's end would be reported for ever.
+                if full:
+                    self._loop.forget(output.fd)
+                else:
+                    self._loop.watch(output.fd, READ, self._reader(output))
+        room = self._input >= 0 and len(self._input_waiting) < _INPUT_LIMIT
+        for client in self._clients:
+            client.let_read(room or (self._input_closed and self._keep_stdin))
+
+    def _rest_quiet(self) -> None:
+        if self._done is not None:
+            if self._quiet is None:
+                self._quiet = self._loop.after(DRAIN_QUIET, self._stop_draining)
+            self._quiet.postpone(DRAIN_QUIET)
+
+    def _stop_draining(self) -> None:
+        for output in self._outputs:
+            self._close_output(output)
+            if self.log is not None:
+                self.log.end(output.stream, time.time_ns())
+        self._outputs.clear()
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if self._done is not None and not self._outputs:
+            done, self._done = self._done, None
+            for timer in (self._quiet, self._last):
+                if timer is not None:
+                    timer.cancel()
+            self._finish_clients()
+            done()
+
+    def _close_output(self, output: _Output) -> None:
+        self._loop.forget(output.fd)
+        os.close(output.fd)
+        output.fd = -1
+
+    # Input
+
+    def _flush_input(self) -> None:
+        """Write what waits, as far as the process takes it; close after the last byte when that was asked for."""
+        if self._input < 0:
+            return
+        while self._input_waiting:
+            try:
+                sent = os.write(self._input, self._input_waiting)
+            except BlockingIOError:
+                self._loop.watch(self._input, WRITE, lambda events: self._flush_input())
+                self._regulate()
+                return
+            except OSError:  # the process closed its input; what clients still send is dropped
+                self._input_waiting.clear()
+                self._input_closed = True
+                break
+            del self._input_waiting[:sent]
+        self._loop.forget(self._input)
+        if self._input_closed:
+            self._close_input()
+        self._regulate()
+
+    def _close_input(self) -> None:
+        self._input_closed = True
+        self._input_waiting.clear()
+        if self._input >= 0:
+            self._loop.forget(self._input)
+            os.close(self._input)
+            self._input = -1
+
+    # Terminal
+
+    def _take_terminal(self, console: socket.socket) -> None:
+        console.settimeout(1)  # it was sent before the engine returned
+        try:
+            _, ancillary, _, _ = console.recvmsg(4096, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+        except TimeoutError:
+            ancillary = []
+        received = array.array("i")
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                received.frombytes(data[: len(data) - len(data) % received.itemsize])
+        if not received:
+            raise DriverError("the engine sent no terminal through the console socket")
+        master = received[0]
+        os.set_blocking(master, False)
+        self._outputs = [_Output("stdout", master)]
+        if self._keep_stdin:
+            self._input = os.dup(master)  # epoll knows a number once: reading and writing are watched apart
+        if self._size is not None:
+            self._set_size()
+
+    def _set_size(self) -> None:
+        rows, columns = self._size or (0, 0)
+        fcntl.ioctl(self._outputs[0].fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def _close_handed(self) -> None:
+        for fd in self._handed:
+            os.close(fd)
+        self._handed = []
