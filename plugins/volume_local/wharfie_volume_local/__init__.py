@@ -1,0 +1,1 @@
+"""Volume driver `local`: named folders on this host."""

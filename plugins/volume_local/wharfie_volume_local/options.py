@@ -1,0 +1,30 @@
+"""What `docker volume create --opt` may say to this driver. Names and rules: Docker's documentation of `volume create`."""
+
+from __future__ import annotations
+
+from wharfie.spi.driver import Strings
+from wharfie.spi.errors import InvalidArgument
+
+KNOWN = frozenset(("type", "o", "device", "size"))
+_REQUIRED = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
+
+
+def validate(name: str, options: Strings) -> None:
+    """Errors: InvalidArgument naming the option."""
+    for option in options:
+        if option not in KNOWN:
+            raise InvalidArgument(f'create {name}: invalid option: "{option}"')
+    if "size" in options:
+        raise InvalidArgument(
+            f"create {name}: quota size requested but no quota support: this driver cannot limit a folder's size; "
+            "a volume with `type=tmpfs`, `device=tmpfs` and `o=size=…` has a limit"
+        )
+    for option, needed in _REQUIRED.items():
+        for other in needed:
+            if option in options and other not in options:
+                raise InvalidArgument(f'create {name}: missing required option: "{other}" (needed by "{option}")')
+
+
+def needs_mount(options: Strings) -> bool:
+    """Whether the volume is a file system of its own rather than a folder."""
+    return bool(options.get("device") or options.get("type"))
