@@ -1,0 +1,52 @@
+"""The talk between the shim and a process that it makes: one JSON object a message on a SOCK_SEQPACKET pair.
+
+The child's end closes at execve, so the end of the stream is the news that the program runs.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from typing import Any, Final
+
+from wharfie.spi.errors import DriverError
+from wharfie_runtime_native import errors
+
+_SIZE: Final = 65536
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Parent's and child's end, both close-on-exec."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(end: socket.socket, **message: Any) -> None:
+    end.send(json.dumps(message).encode())
+
+
+def fail(end: socket.socket, error: BaseException) -> None:
+    """Tell the parent why there will be no program. It may be gone."""
+    try:
+        end.send(errors.encode(error)[:_SIZE])
+    except OSError:
+        pass
+
+
+def receive(end: socket.socket) -> Mapping[str, Any] | None:
+    """The next message; None when the other side has closed. Errors: the one that the child sent."""
+    data = end.recv(_SIZE)
+    if not data:
+        return None
+    message: Mapping[str, Any] = json.loads(data)
+    if "error" in message:
+        raise errors.decode(message["error"], message["message"])
+    return message
+
+
+def expect(end: socket.socket, key: str) -> Any:
+    """The value under `key` of the next message. Errors: the child's, or DriverError (it died without a word)."""
+    message = receive(end)
+    if message is None or key not in message:
+        raise DriverError("the container's first process died while it was being made")
+    return message[key]

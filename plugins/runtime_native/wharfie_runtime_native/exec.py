@@ -1,0 +1,63 @@
+"""The child's side of `exec`: a further process in a running container (setns(2)).
+
+It is forked as a child of the shim straight into the container's pid namespace, not dumpable, and runs nothing of the
+container before execve: every module is loaded, and every host file read, before the first namespace is entered.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import NoReturn
+
+from wharfie.shim.engine import Streams
+from wharfie_runtime_native import channel, process, terminal
+from wharfie_runtime_native.cgroups.base import Cgroup
+from wharfie_runtime_native.init import keyring, settle, start_over
+from wharfie_runtime_native.process import ProcessSpec
+from wharfie_runtime_native.syscalls import setns
+
+
+class Exec:
+    """One further process. `run` does not return."""
+
+    def __init__(self, id: str, spec: ProcessSpec, streams: Streams, cgroup: Cgroup, pidfd: int, namespaces: int) -> None:
+        """`pidfd`: of the container's first process. `namespaces`: CLONE_NEW… flags of what to share with it."""
+        self._id = id
+        self._spec = spec
+        self._streams = streams
+        self._cgroup = cgroup
+        self._pidfd = pidfd
+        self._namespaces = namespaces
+
+    def run(self, end: socket.socket) -> NoReturn:
+        """In the forked child."""
+        try:
+            start_over(end, self._streams, self._pidfd)
+            spec = self._spec
+            keyring(self._id)
+            self._cgroup.join()
+            process.set_oom_score_adj(spec.oom_score_adj)
+            setns(self._pidfd, self._namespaces)
+            os.close(self._pidfd)
+            if spec.terminal:
+                self._take_terminal()
+            os.umask(spec.umask)
+            process.set_limits(spec.limits)
+            program = settle(spec)
+            process.close_others()
+            process.seal(spec)
+            process.execute(spec, program)
+        except BaseException as error:  # as in `init`: the shim has to hear of it
+            channel.fail(end, error)
+        finally:
+            os._exit(1)
+
+    def _take_terminal(self) -> None:
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        master, slave = terminal.open_pair(root, self._streams.size)
+        os.close(root)
+        terminal.send(self._streams.console, master)
+        os.close(master)
+        process.redirect(slave, slave, slave)
+        terminal.make_controlling(0)

@@ -1,0 +1,192 @@
+"""The child's side of `create`: from fork to execve of the container's first process.
+
+Everything that can fail is done before the child says it is ready, in the order in which the kernel needs it; after
+the word to go there is only the seccomp filter, the last capability and execve. The child is not dumpable until then:
+a process that is already inside could otherwise read the interpreter's memory or reopen its files (CVE-2019-5736).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import NoReturn
+
+from wharfie.shim.engine import Streams
+from wharfie_runtime_native import channel, devices, process, reaper, rootfs, seccomp, sysctls, terminal
+from wharfie_runtime_native.cgroups.base import Cgroup
+from wharfie_runtime_native.constants import (
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    KEYCTL_JOIN_SESSION_KEYRING,
+    MOUNT_ATTR_RDONLY,
+    MS_RDONLY,
+    PR_SET_DUMPABLE,
+    PR_SET_PDEATHSIG,
+)
+from wharfie_runtime_native.namespaces import enter, loopback_up, open_joined
+from wharfie_runtime_native.paths import make_in_root
+from wharfie_runtime_native.plan import Plan
+from wharfie_runtime_native.process import ProcessSpec
+from wharfie_runtime_native.rootfs import Root
+from wharfie_runtime_native.syscalls import (
+    close_range,
+    keyctl_join_session_keyring,
+    mount_setattr,
+    prctl,
+    setdomainname,
+    unshare,
+)
+
+
+class Init:
+    """One container's first process. `run` does not return."""
+
+    def __init__(self, id: str, plan: Plan, rootfs: Path, streams: Streams, cgroup: Cgroup, cache: Path | None) -> None:
+        self._id = id
+        self._plan = plan
+        self._rootfs = rootfs
+        self._streams = streams
+        self._cgroup = cgroup
+        self._cache = cache
+
+    def run(self, end: socket.socket) -> NoReturn:
+        """In the forked child."""
+        try:
+            start_over(end, self._streams)
+            keyring(self._id)
+            self._cgroup.join()
+            process.set_oom_score_adj(self._plan.process.oom_score_adj)
+            spec = seccomp.with_filter(self._plan.process, self._plan.seccomp, self._cache)
+            joined = open_joined(self._plan.namespaces)
+            if "user" in self._plan.namespaces.new:
+                self._enter_user_namespace(end)
+            enter(joined, "pid", "user")
+            unshare(self._plan.namespaces.flags("pid", "user"))
+            self._identify()
+            slave = self._build_root()
+            program = self._get_ready(spec, slave)
+            channel.send(end, ready=True)
+            self._wait(end)
+            if self._plan.init:
+                reaper.run(end, spec, program)
+            process.close_others()
+            process.seal(spec)
+            process.execute(spec, program)
+        except BaseException as error:  # whatever it is, the shim has to hear of it, and this process must not go on
+            channel.fail(end, error)
+        finally:
+            os._exit(1)
+
+    def _enter_user_namespace(self, end: socket.socket) -> None:
+        """A process becomes the first of a new pid namespace only by fork, and the namespace has to belong to the user
+        namespace; so this one makes both, forks and goes, and the shim, a subreaper, adopts its child."""
+        unshare(CLONE_NEWUSER)
+        channel.send(end, map=True)
+        self._wait(end)
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        if "pid" in self._plan.namespaces.new:
+            unshare(CLONE_NEWPID)
+        if child := os.fork():
+            channel.send(end, pid=child)
+            os._exit(0)
+        self._wait(end)
+        prctl(PR_SET_DUMPABLE, 0)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def _wait(self, end: socket.socket) -> None:
+        """Until the shim sends the word. Without a shim there is nothing to live for."""
+        if not end.recv(1):
+            os._exit(1)
+
+    def _identify(self) -> None:
+        plan = self._plan
+        if "network" in plan.namespaces.new:
+            loopback_up()
+        if plan.hostname:
+            socket.sethostname(plan.hostname)
+        if plan.domainname:
+            setdomainname(plan.domainname)
+        sysctls.write(plan.sysctls)
+
+    def _build_root(self) -> int:
+        """Mount everything and move in; the terminal's slave, or -1."""
+        plan = self._plan
+        null = rootfs.open_null()
+        os.umask(0)
+        root = Root(self._rootfs, plan.mounts)
+        groups = self._cgroup.directories()
+        cgroup_namespace = plan.namespaces.own("cgroup")
+        dev_read_only = False
+        for entry in plan.mounts:
+            if entry.destination == "/dev" and not entry.bind and entry.read_only:
+                dev_read_only = True
+                entry = dataclasses.replace(entry, flags=entry.flags & ~MS_RDONLY)
+            root.mount(entry, groups, cgroup_namespace=cgroup_namespace)
+        if plan.own_dev:
+            devices.make(root, plan.devices, by_bind="user" in plan.namespaces.new)
+            devices.link(root)
+        slave = self._open_terminal(root) if plan.process.terminal else -1
+        if dev_read_only:
+            mount_setattr(root.reopen("/dev"), "", 0, attr_set=MOUNT_ATTR_RDONLY)
+        os.close(make_in_root(root.fd, plan.process.cwd, directory=True))
+        root.make_read_only(plan.read_only)
+        root.mask(plan.masked, null)
+        os.close(null)
+        root.pivot(read_only=plan.root_read_only, propagation=plan.root_propagation)
+        os.umask(plan.process.umask)
+        return slave
+
+    def _open_terminal(self, root: Root) -> int:
+        master, slave = terminal.open_pair(root.fd, self._streams.size)
+        if self._plan.own_dev:
+            devices.bind_console(root, slave)
+        terminal.send(self._streams.console, master)
+        os.close(master)
+        return slave
+
+    def _get_ready(self, spec: ProcessSpec, slave: int) -> str:
+        """All that is left but the filter; the program to execute."""
+        if slave >= 0:
+            process.redirect(slave, slave, slave)
+            terminal.make_controlling(0)
+        process.set_limits(spec.limits)
+        return settle(spec)
+
+
+def start_over(end: socket.socket, streams: Streams, *keep: int) -> None:
+    """Shed what a forked child has of the shim: its signals, session, and all descriptors but `keep`."""
+    gc.disable()  # an object of the shim that is collected here would close a number that is somebody else's by now
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    process.default_signals()
+    os.setsid()
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    process.redirect(*(null if fd < 0 else fd for fd in (streams.stdin, streams.stdout, streams.stderr)))
+    # A client's connection that stayed open here would not end for the client when the shim closes it.
+    first = 3
+    for kept in sorted(fd for fd in (end.fileno(), streams.console, *keep) if fd >= 3):
+        if kept > first:
+            close_range(first, kept - 1, 0)
+        first = kept + 1
+    close_range(first, 0xFFFFFFFF, 0)
+
+
+def keyring(id: str) -> None:
+    """A session keyring of its own: keys of the engine's session are not the container's."""
+    try:
+        keyctl_join_session_keyring(KEYCTL_JOIN_SESSION_KEYRING, f"_ses.{id[:12]}")
+    except OSError:  # no keyrings in this kernel, or the user's quota of them is used up: then there is one to share
+        pass
+
+
+def settle(spec: ProcessSpec) -> str:
+    """Become the user, go to the working directory, find the program."""
+    process.own_streams(spec.uid, spec.gid)
+    settled = process.try_directory(spec.cwd)
+    process.become(spec)
+    process.enter_directory("" if settled else spec.cwd)
+    return process.find_program(spec.args[0], spec.env.get("PATH"))

@@ -1,0 +1,186 @@
+"""Mounts as data: the entries of `mounts` in config.json, read into what the kernel is going to be told.
+
+Nothing is mounted here; `rootfs` does that. Options are those of OCI runtime-spec, config.md "Linux mount options".
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from wharfie.spi.errors import InvalidArgument
+from wharfie_runtime_native.constants import (
+    MOUNT_ATTR__ATIME,
+    MOUNT_ATTR_NOATIME,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NODIRATIME,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW,
+    MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_RELATIME,
+    MOUNT_ATTR_STRICTATIME,
+    MS_DIRSYNC,
+    MS_LAZYTIME,
+    MS_NOATIME,
+    MS_NODEV,
+    MS_NODIRATIME,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_NOSYMFOLLOW,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_RELATIME,
+    MS_SHARED,
+    MS_SILENT,
+    MS_SLAVE,
+    MS_STRICTATIME,
+    MS_SYNCHRONOUS,
+    MS_UNBINDABLE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One option of a mount point: as bits for mount(2), and as bits for mount_setattr(2), set or cleared."""
+
+    ms: int
+    attr: int
+    clear: bool = False
+    mask: int = 0  # attribute bits that have to be cleared before `attr` is set
+
+
+_FLAGS: Final = {
+    "ro": Flag(MS_RDONLY, MOUNT_ATTR_RDONLY),
+    "rw": Flag(MS_RDONLY, MOUNT_ATTR_RDONLY, clear=True),
+    "nosuid": Flag(MS_NOSUID, MOUNT_ATTR_NOSUID),
+    "suid": Flag(MS_NOSUID, MOUNT_ATTR_NOSUID, clear=True),
+    "nodev": Flag(MS_NODEV, MOUNT_ATTR_NODEV),
+    "dev": Flag(MS_NODEV, MOUNT_ATTR_NODEV, clear=True),
+    "noexec": Flag(MS_NOEXEC, MOUNT_ATTR_NOEXEC),
+    "exec": Flag(MS_NOEXEC, MOUNT_ATTR_NOEXEC, clear=True),
+    "nodiratime": Flag(MS_NODIRATIME, MOUNT_ATTR_NODIRATIME),
+    "diratime": Flag(MS_NODIRATIME, MOUNT_ATTR_NODIRATIME, clear=True),
+    "nosymfollow": Flag(MS_NOSYMFOLLOW, MOUNT_ATTR_NOSYMFOLLOW),
+    "symfollow": Flag(MS_NOSYMFOLLOW, MOUNT_ATTR_NOSYMFOLLOW, clear=True),
+    "noatime": Flag(MS_NOATIME, MOUNT_ATTR_NOATIME, mask=MOUNT_ATTR__ATIME),
+    "atime": Flag(MS_NOATIME, MOUNT_ATTR_RELATIME, clear=True, mask=MOUNT_ATTR__ATIME),
+    "relatime": Flag(MS_RELATIME, MOUNT_ATTR_RELATIME, mask=MOUNT_ATTR__ATIME),
+    "norelatime": Flag(MS_RELATIME, MOUNT_ATTR_RELATIME, clear=True, mask=MOUNT_ATTR__ATIME),
+    "strictatime": Flag(MS_STRICTATIME, MOUNT_ATTR_STRICTATIME, mask=MOUNT_ATTR__ATIME),
+    "nostrictatime": Flag(MS_STRICTATIME, MOUNT_ATTR_RELATIME, clear=True, mask=MOUNT_ATTR__ATIME),
+}
+
+# Of the file system, not of the mount point: they have no attribute, and mean nothing to a bind.
+_FILE_SYSTEM_FLAGS: Final = {
+    "sync": (MS_SYNCHRONOUS, False),
+    "async": (MS_SYNCHRONOUS, True),
+    "dirsync": (MS_DIRSYNC, False),
+    "lazytime": (MS_LAZYTIME, False),
+    "nolazytime": (MS_LAZYTIME, True),
+    "silent": (MS_SILENT, False),
+    "loud": (MS_SILENT, True),
+    "defaults": (0, False),
+}
+
+PROPAGATION: Final = {
+    "private": MS_PRIVATE,
+    "rprivate": MS_PRIVATE | MS_REC,
+    "shared": MS_SHARED,
+    "rshared": MS_SHARED | MS_REC,
+    "slave": MS_SLAVE,
+    "rslave": MS_SLAVE | MS_REC,
+    "unbindable": MS_UNBINDABLE,
+    "runbindable": MS_UNBINDABLE | MS_REC,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountEntry:
+    """One entry. `destination` is absolute and clean. `attr_set`, `attr_clr` are for the mount point itself,
+    `all_set`, `all_clr` for every mount below it too (`rro` and its like)."""
+
+    destination: str
+    type: str
+    source: str
+    bind: bool = False
+    recursive: bool = False
+    flags: int = 0
+    attr_set: int = 0
+    attr_clr: int = 0
+    all_set: int = 0
+    all_clr: int = 0
+    propagation: int = 0
+    data: str = ""
+    copy_up: bool = False
+
+    @property
+    def read_only(self) -> bool:
+        return bool(self.flags & MS_RDONLY)
+
+    def describe(self) -> str:
+        """For error messages and debugging."""
+        return f'"{self.source or self.type}" to rootfs at "{self.destination}"'
+
+
+def parse(entry: Mapping[str, Any]) -> MountEntry:
+    """Errors: InvalidArgument (the destination or the source)."""
+    destination = str(entry.get("destination", ""))
+    if not destination.startswith("/"):
+        raise InvalidArgument(f'mount destination "{destination}" is not absolute')
+    destination = posixpath.normpath(destination).replace("//", "/")
+    type, source = str(entry.get("type") or ""), str(entry.get("source") or "")
+    bind = recursive = copy_up = False
+    flags = attr_set = attr_clr = all_set = all_clr = propagation = 0
+    data: list[str] = []
+    for option in entry.get("options") or ():
+        if option in ("bind", "rbind"):
+            bind, recursive = True, option == "rbind"
+        elif (flag := _FLAGS.get(option)) is not None:
+            flags = flags & ~flag.ms if flag.clear else flags | flag.ms
+            attr_set, attr_clr = _combine(flag, attr_set, attr_clr)
+        elif option[:1] == "r" and (flag := _FLAGS.get(option[1:])) is not None:
+            all_set, all_clr = _combine(flag, all_set, all_clr)
+        elif option in _FILE_SYSTEM_FLAGS:
+            bit, clear = _FILE_SYSTEM_FLAGS[option]
+            flags = flags & ~bit if clear else flags | bit
+        elif option in PROPAGATION:
+            propagation = PROPAGATION[option]
+        elif option == "tmpcopyup":
+            copy_up = True
+        else:
+            data.append(option)
+    bind = bind or type == "bind"
+    if bind and not source:
+        raise InvalidArgument(f'bind mount at "{destination}" has no source')
+    if not bind and not type:
+        raise InvalidArgument(f'mount at "{destination}" has neither a type nor the option bind')
+    return MountEntry(
+        destination=destination,
+        type="bind" if bind else type,
+        source=source or type,
+        bind=bind,
+        recursive=recursive,
+        flags=flags,
+        attr_set=attr_set,
+        attr_clr=attr_clr,
+        all_set=all_set,
+        all_clr=all_clr,
+        propagation=propagation,
+        data="" if bind else ",".join(data),
+        copy_up=copy_up,
+    )
+
+
+def _combine(flag: Flag, attr_set: int, attr_clr: int) -> tuple[int, int]:
+    if flag.clear:
+        return attr_set & ~(flag.attr | flag.mask), attr_clr | flag.attr | flag.mask
+    return attr_set & ~flag.mask | flag.attr, attr_clr & ~flag.attr | flag.mask
+
+
+def parse_all(entries: Sequence[Mapping[str, Any]]) -> tuple[MountEntry, ...]:
+    """In the order in which they are mounted."""
+    return tuple(map(parse, entries))

@@ -1,0 +1,91 @@
+"""A container as config.json wants it, checked and ready to be made: parsed in the shim, before anything is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from wharfie.spi.errors import InvalidArgument, Unsupported
+from wharfie_runtime_native import devices, mounts, namespaces, process, sysctls
+from wharfie_runtime_native.devices import Device
+from wharfie_runtime_native.mounts import PROPAGATION, MountEntry
+from wharfie_runtime_native.namespaces import Namespaces
+from wharfie_runtime_native.process import ProcessSpec
+
+INIT_ANNOTATION: Final = "org.wharfie.init"
+"""With "true" the container's first process is one that reaps and passes signals on (`docker run --init`)."""
+
+_UNSUPPORTED: Final = ("intelRdt", "mountLabel", "timeOffsets", "netDevices")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What `init` does, in its order."""
+
+    process: ProcessSpec
+    namespaces: Namespaces
+    mounts: tuple[MountEntry, ...]
+    devices: tuple[Device, ...] = ()
+    own_dev: bool = True
+    masked: tuple[str, ...] = ()
+    read_only: tuple[str, ...] = ()
+    root_read_only: bool = False
+    root_propagation: int = 0
+    hostname: str = ""
+    domainname: str = ""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    uid_map: bytes = b""
+    gid_map: bytes = b""
+    seccomp: Mapping[str, Any] | None = None
+    init: bool = False
+
+
+def parse(spec: Mapping[str, Any]) -> Plan:
+    """Errors: InvalidArgument and Unsupported, naming the field."""
+    linux = spec.get("linux") or {}
+    for key in _UNSUPPORTED:
+        if linux.get(key):
+            raise Unsupported(f"the native runtime cannot do linux.{key}")
+    if any((spec.get("hooks") or {}).values()):
+        raise Unsupported("the native runtime runs no OCI hooks")
+    spaces = namespaces.parse(linux.get("namespaces") or ())
+    hostname, domainname = str(spec.get("hostname") or ""), str(spec.get("domainname") or "")
+    if (hostname or domainname) and not spaces.own("uts"):
+        raise InvalidArgument("unable to set hostname without a private UTS namespace")
+    propagation = str(linux.get("rootfsPropagation") or "")
+    if propagation and propagation not in PROPAGATION:
+        raise InvalidArgument(f'linux.rootfsPropagation "{propagation}" is unknown')
+    uid_map = namespaces.id_map(linux.get("uidMappings") or ())
+    gid_map = namespaces.id_map(linux.get("gidMappings") or ())
+    if ("user" in spaces.new) != bool(uid_map and gid_map):
+        raise InvalidArgument("a user namespace and linux.uidMappings, linux.gidMappings belong together")
+    entries = mounts.parse_all(spec.get("mounts") or ())
+    own_dev = devices.wanted(entries)
+    return Plan(
+        process=process.parse(spec.get("process") or {}),
+        namespaces=spaces,
+        mounts=entries,
+        devices=devices.parse(linux.get("devices") or ()) if own_dev else (),
+        own_dev=own_dev,
+        masked=tuple(linux.get("maskedPaths") or ()),
+        read_only=tuple(linux.get("readonlyPaths") or ()),
+        root_read_only=bool((spec.get("root") or {}).get("readonly")),
+        root_propagation=PROPAGATION.get(propagation, 0),
+        hostname=hostname,
+        domainname=domainname,
+        sysctls=sysctls.parse(linux.get("sysctl") or {}, spaces),
+        uid_map=uid_map,
+        gid_map=gid_map,
+        seccomp=linux.get("seccomp") or None,
+        init=(spec.get("annotations") or {}).get(INIT_ANNOTATION) == "true",
+    )
+
+
+def cgroup_path(spec: Mapping[str, Any], id: str) -> str:
+    """`linux.cgroupsPath`, or one made from the id. Errors: InvalidArgument (systemd's form)."""
+    path = str((spec.get("linux") or {}).get("cgroupsPath") or os.path.join("/wharfie", id))
+    if "/" not in path and path.count(":") == 2:
+        raise InvalidArgument(f'linux.cgroupsPath "{path}" is for the systemd cgroup driver; give a path')
+    return path

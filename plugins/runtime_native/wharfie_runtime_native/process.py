@@ -1,0 +1,287 @@
+"""A process made ready for execve, the same for a container's first one and for an exec: streams, limits, user,
+capabilities, working directory, program. Runs in the child, inside the container's root."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from wharfie.spi.errors import InvalidArgument
+from wharfie_runtime_native import capabilities
+from wharfie_runtime_native.capabilities import Capabilities
+from wharfie_runtime_native.constants import (
+    CLOSE_RANGE_CLOEXEC,
+    PR_SET_DUMPABLE,
+    PR_SET_KEEPCAPS,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+)
+from wharfie_runtime_native.errors import reason
+from wharfie_runtime_native.syscalls import close_range, prctl
+from wharfie_runtime_native.syscalls import seccomp as seccomp_call
+
+_LAST_FD: Final = 0xFFFFFFFF
+_SECCOMP_SET_MODE_FILTER: Final = 1
+_SIGNALS: Final = range(1, signal.NSIG)
+_DEFAULT_UMASK: Final = 0o022
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """`process` of config.json (OCI runtime-spec, config.md "Process"), checked. `filter`: a seccomp program."""
+
+    args: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str = "/"
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    umask: int = _DEFAULT_UMASK
+    terminal: bool = False
+    no_new_privileges: bool = False
+    oom_score_adj: int | None = None
+    limits: tuple[tuple[str, int, int], ...] = ()  # name, soft, hard
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    filter: bytes = b""
+    filter_flags: int = 0
+
+
+def parse(process: Mapping[str, Any]) -> ProcessSpec:
+    """Errors: InvalidArgument naming the field."""
+    args = tuple(process.get("args") or ())
+    if not args:
+        raise InvalidArgument("process.args is empty: there is no command to run")
+    user = process.get("user") or {}
+    cwd = str(process.get("cwd") or "/")
+    if not cwd.startswith("/"):
+        raise InvalidArgument(f'working directory "{cwd}" is not absolute')
+    env: dict[str, str] = {}
+    for entry in process.get("env") or ():
+        name, separator, value = entry.partition("=")
+        if not separator or not name:
+            raise InvalidArgument(f'environment entry "{entry}" is not NAME=value')
+        env[name] = value
+    for text in (*args, cwd, *env.values()):
+        if "\0" in text:
+            raise InvalidArgument("a command, working directory or environment entry has a NUL character in it")
+    if process.get("apparmorProfile") and not os.path.exists("/sys/kernel/security/apparmor"):
+        raise InvalidArgument(
+            f'AppArmor profile "{process["apparmorProfile"]}" is asked for, but this host has no AppArmor'
+        )
+    if process.get("selinuxLabel"):
+        raise InvalidArgument("SELinux labels are not supported by the native runtime")
+    return ProcessSpec(
+        args=args,
+        env=env,
+        cwd=cwd,
+        uid=_id(user, "uid"),
+        gid=_id(user, "gid"),
+        groups=tuple(user.get("additionalGids") or ()),
+        umask=_DEFAULT_UMASK if user.get("umask") is None else int(user["umask"]),
+        terminal=bool(process.get("terminal")),
+        no_new_privileges=bool(process.get("noNewPrivileges")),
+        oom_score_adj=process.get("oomScoreAdj"),
+        limits=tuple(_limit(entry) for entry in process.get("rlimits") or ()),
+        capabilities=capabilities.parse(process.get("capabilities") or {}),
+    )
+
+
+def _id(user: Mapping[str, Any], key: str) -> int:
+    value = int(user.get(key) or 0)
+    if not 0 <= value < 0xFFFFFFFF:  # the last one is (uid_t)-1, "no change"
+        raise InvalidArgument(f"process.user.{key} {value} is outside 0 … 4294967294")
+    return value
+
+
+def _limit(entry: Mapping[str, Any]) -> tuple[str, int, int]:
+    name = str(entry.get("type", ""))
+    if not name.startswith("RLIMIT_") or not hasattr(resource, name):
+        raise InvalidArgument(f'process.rlimits: "{name}" is unknown')
+    soft, hard = int(entry.get("soft", 0)), int(entry.get("hard", 0))
+    if soft > hard:
+        raise InvalidArgument(f"process.rlimits: {name} has soft {soft} above hard {hard}")
+    return name, soft, hard
+
+
+def default_signals() -> None:
+    """What the shim ignores or blocks (Python ignores SIGPIPE) would be inherited over execve."""
+    for number in _SIGNALS:
+        try:
+            if signal.getsignal(number) is not signal.SIG_DFL:
+                signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):  # SIGKILL, SIGSTOP and those that libc keeps for itself
+            continue
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def set_oom_score_adj(value: int | None) -> None:
+    """While the host's /proc is there. Errors: InvalidArgument (lower than the engine's own without a privilege)."""
+    if value is None:
+        return
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(value).encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+            if int(file.read()) == value:
+                return
+        raise InvalidArgument(f"cannot set oomScoreAdj to {value}: {reason(error)}") from error
+
+
+def set_limits(limits: Sequence[tuple[str, int, int]]) -> None:
+    """Errors: InvalidArgument naming the limit."""
+    for name, soft, hard in limits:
+        kind = int(getattr(resource, name))
+        values = tuple(resource.RLIM_INFINITY if value >= 1 << 63 else value for value in (soft, hard))
+        try:
+            resource.setrlimit(kind, (values[0], values[1]))
+        except (OSError, ValueError) as error:
+            allowed = resource.getrlimit(kind)[1]
+            raise InvalidArgument(
+                f"error setting rlimit {name} to soft {soft}, hard {hard}: the engine's own hard limit is "
+                f"{'unlimited' if allowed == resource.RLIM_INFINITY else allowed} and may not be raised ({error})"
+            ) from error
+
+
+def redirect(stdin: int, stdout: int, stderr: int) -> None:
+    """Put three descriptors on 0, 1 and 2, whatever their numbers are now."""
+    high = [os.dup(fd) if fd > 2 else _dup_high(fd) for fd in (stdin, stdout, stderr)]
+    for target, fd in enumerate(high):
+        os.dup2(fd, target, inheritable=True)
+        os.close(fd)
+
+
+def _dup_high(fd: int) -> int:
+    copies = [os.dup(fd)]
+    while copies[-1] <= 2:
+        copies.append(os.dup(fd))
+    for copy in copies[:-1]:
+        os.close(copy)
+    return copies[-1]
+
+
+def own_streams(uid: int, gid: int) -> None:
+    """Let the process's user reopen its streams by /dev/stdout. Terminals and pipes are given, devices stay."""
+    for fd in (0, 1, 2):
+        status = os.fstat(fd)
+        if status.st_uid == uid or (stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3)):
+            continue
+        try:
+            os.fchown(fd, uid, gid if not stat.S_ISCHR(status.st_mode) else -1)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EPERM, errno.EROFS):  # ids not mapped, read-only files
+                raise
+
+
+def try_directory(cwd: str) -> bool:
+    """Change to the working directory while still privileged; False when the kernel forbids even that."""
+    try:
+        os.chdir(cwd)
+    except PermissionError:
+        return False
+    except OSError as error:
+        raise _bad_directory(cwd, error) from error
+    return True
+
+
+def enter_directory(cwd: str) -> None:
+    """Be in the working directory as the process's user, and make sure that it is inside: a host directory left open by
+    mistake could be reached as /proc/self/fd/N (CVE-2024-21626). "" stays where the process is.
+
+    Errors: InvalidArgument.
+    """
+    try:
+        if cwd:
+            os.chdir(cwd)
+        inside = os.getcwd().startswith("/")
+    except FileNotFoundError:  # the kernel said "(unreachable)…", or the folder is gone
+        inside = False
+    except OSError as error:
+        raise _bad_directory(cwd, error) from error
+    if not inside:
+        raise InvalidArgument("the working directory is outside of the container, or was removed")
+
+
+def _bad_directory(cwd: str, error: OSError) -> InvalidArgument:
+    return InvalidArgument(f'chdir to cwd ("{cwd}") set in config.json failed: {reason(error)}')
+
+
+def find_program(name: str, path: str | None) -> str:
+    """The file that execve will be given, found as Go's exec.LookPath does, whose words Docker's users and its CLI know.
+
+    Errors: InvalidArgument.
+    """
+    if "/" in name:
+        problem = _problem(name)
+        if problem is not None:
+            raise InvalidArgument(f'exec: "{name}": {problem}')
+        return name
+    for folder in (path or "").split(":"):
+        candidate = f"{folder or '.'}/{name}"
+        if _problem(candidate) is None:
+            if not candidate.startswith("/"):
+                raise InvalidArgument(f'exec: "{name}": cannot run executable found relative to current directory')
+            return candidate
+    raise InvalidArgument(f'exec: "{name}": executable file not found in $PATH')
+
+
+def _problem(path: str) -> str | None:
+    """Why a path is not a program, None when it is."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return f"stat {path}: {reason(error)}"
+    if stat.S_ISDIR(mode):
+        return "is a directory"
+    if not os.access(path, os.X_OK, effective_ids=True):
+        return "permission denied"
+    return None
+
+
+def become(spec: ProcessSpec) -> None:
+    """Change groups, user and capabilities, but for what installing a seccomp filter needs (see `seal`)."""
+    capabilities.drop_bounding(spec.capabilities)
+    prctl(PR_SET_KEEPCAPS, 1)
+    os.setgroups(spec.groups)
+    os.setresgid(spec.gid, spec.gid, spec.gid)
+    os.setresuid(spec.uid, spec.uid, spec.uid)
+    prctl(PR_SET_KEEPCAPS, 0)
+    late = capabilities.SYS_ADMIN if spec.filter and not spec.no_new_privileges else 0
+    capabilities.prepare(spec.capabilities, late)
+    # A change of user clears the parent's death signal, and sets dumpable to whatever fs.suid_dumpable says.
+    prctl(PR_SET_DUMPABLE, 0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if spec.no_new_privileges:
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def close_others() -> None:
+    """Leave exactly 0, 1 and 2 to the program; the rest, known to us or not, closes at execve (CVE-2016-9962)."""
+    close_range(3, _LAST_FD, CLOSE_RANGE_CLOEXEC)
+
+
+def seal(spec: ProcessSpec) -> None:
+    """Install the filter and drop the last capability: after this only execve is left to be called."""
+    if spec.filter:
+        try:
+            seccomp_call(_SECCOMP_SET_MODE_FILTER, spec.filter_flags, spec.filter)
+        except OSError as error:
+            raise InvalidArgument(f"cannot install the seccomp filter: {reason(error)}") from error
+    capabilities.finish(spec.capabilities)
+
+
+def execute(spec: ProcessSpec, program: str) -> None:
+    """Does not return. Errors: InvalidArgument with the kernel's word."""
+    try:
+        os.execve(program, spec.args, dict(spec.env))
+    except OSError as error:
+        raise InvalidArgument(f'exec "{program}": {reason(error)}') from error

@@ -1,0 +1,87 @@
+"""The init of `docker run --init`: reaps, passes signals on, and ends as its child does.
+
+It is the forked interpreter itself, so nothing has to be brought into the container: not dumpable, with the
+container's own user, capabilities and filter, executing nothing. What it does is what tini does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import Final, NoReturn
+
+from wharfie_runtime_native import channel, process
+from wharfie_runtime_native.constants import PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_PDEATHSIG
+from wharfie_runtime_native.process import ProcessSpec
+from wharfie_runtime_native.syscalls import close_range, prctl, prctl_name
+
+_NAME: Final = "docker-init"
+# Signals that mean this process itself, and cannot be somebody's message to the container.
+_OWN: Final = frozenset(
+    (signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS)
+)
+_TERMINAL: Final = frozenset((signal.SIGTTIN, signal.SIGTTOU))
+
+
+def run(end: socket.socket, spec: ProcessSpec, program: str) -> NoReturn:
+    """Fork the program and stay until it ends."""
+    prctl_name(PR_SET_NAME, _NAME)
+    wanted = signal.valid_signals() - _OWN - _TERMINAL - {signal.SIGKILL, signal.SIGSTOP}
+    for number in _TERMINAL:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+    child = os.fork()
+    if child == 0:
+        try:
+            _become_leader()
+            process.default_signals()
+            process.close_others()
+            process.seal(spec)
+            process.execute(spec, program)
+        except BaseException as error:  # as in `init`: the shim has to hear of it
+            channel.fail(end, error)
+        finally:
+            os._exit(1)
+    close_range(3, 0xFFFFFFFF, 0)
+    process.seal(spec)
+    prctl(PR_SET_DUMPABLE, 0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os._exit(_serve(child, wanted))
+
+
+def _become_leader() -> None:
+    """A process group of the program's own, in the terminal's foreground where there is one."""
+    os.setpgid(0, 0)
+    if os.isatty(0):
+        os.tcsetpgrp(0, os.getpid())
+
+
+def _serve(child: int, wanted: set[signal.Signals]) -> int:
+    """Wait for signals; the exit status of the program in a shell's terms."""
+    while True:
+        received = signal.sigwaitinfo(wanted)
+        if received.si_signo != signal.SIGCHLD:
+            try:
+                os.kill(child, received.si_signo)
+            except ProcessLookupError:
+                pass
+            continue
+        status = _reap(child)
+        if status is not None:
+            return status
+
+
+def _reap(child: int) -> int | None:
+    """Collect every process that has ended; the program's status when it is among them."""
+    status = None
+    while True:
+        try:
+            pid, result = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return status
+        if pid == 0:
+            return status
+        if pid == child:
+            code = os.waitstatus_to_exitcode(result)
+            status = code if code >= 0 else 128 - code

@@ -1,0 +1,56 @@
+"""Seccomp: the rules of `linux.seccomp` as a classic BPF program (`program`), with system calls by number (`numbers`).
+
+Compiling takes a few milliseconds and pulls in tables that nobody needs afterwards. So the child does it, which is
+about to execute something else, and keeps the result in a file of the driver's own folder, named by the rules' hash.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from wharfie_runtime_native.process import ProcessSpec
+
+_FORMAT: Final = "1"
+"""Changes with the compiler: files made by another one are not found."""
+_FLAGS: Final = {"SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
+
+
+def with_filter(spec: ProcessSpec, rules: Mapping[str, Any] | None, cache: Path | None) -> ProcessSpec:
+    """The process with its filter. Errors: InvalidArgument (rules that make no sense)."""
+    if rules is None:
+        return spec
+    flags = 0
+    for name in rules.get("flags") or ():
+        flags |= _FLAGS.get(name, 0)
+    return dataclasses.replace(spec, filter=_program(rules, cache), filter_flags=flags)
+
+
+def _program(rules: Mapping[str, Any], cache: Path | None) -> bytes:
+    if cache is None:
+        return _compile(rules)
+    text = json.dumps(rules, separators=(",", ":")).encode()
+    name = hashlib.sha256(f"{_FORMAT} {os.uname().machine} ".encode() + text).hexdigest()
+    file = cache / f"seccomp-{name}.bpf"
+    try:
+        return file.read_bytes()
+    except OSError:
+        program = _compile(rules)
+    temporary = cache / f".{name}.{os.getpid()}"
+    try:
+        temporary.write_bytes(program)
+        temporary.rename(file)
+    except OSError:  # no space, or no folder: the next container compiles again
+        temporary.unlink(missing_ok=True)
+    return program
+
+
+def _compile(rules: Mapping[str, Any]) -> bytes:
+    from wharfie_runtime_native.seccomp.program import compile_rules  # not in the shim: only a child that compiles needs it
+
+    return compile_rules(rules)
