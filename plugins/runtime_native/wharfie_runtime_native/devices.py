@@ -7,6 +7,7 @@ import posixpath
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from wharfie.spi.errors import InvalidArgument
@@ -56,14 +57,14 @@ def parse(entries: Sequence[Mapping[str, Any]]) -> tuple[Device, ...]:
     """`linux.devices` and the defaults; an entry for a default's path replaces it. Errors: InvalidArgument."""
     devices = {device.path: device for device in DEFAULTS}
     for entry in entries:
-        path, type = str(entry.get("path", "")), str(entry.get("type", ""))
+        path, kind = str(entry.get("path", "")), str(entry.get("type", ""))
         if not path.startswith("/") or posixpath.normpath(path) != path:
             raise InvalidArgument(f'device path "{path}" is not absolute and clean')
-        if type not in _TYPES:
-            raise InvalidArgument(f'device {path} has type "{type}"; types are c, u, b and p')
+        if kind not in _TYPES:
+            raise InvalidArgument(f'device {path} has type "{kind}"; types are c, u, b and p')
         devices[path] = Device(
             path,
-            type,
+            kind,
             int(entry.get("major") or 0),
             int(entry.get("minor") or 0),
             int(entry["fileMode"]) & 0o7777 if entry.get("fileMode") is not None else 0o666,
@@ -130,7 +131,7 @@ def link(root: Root) -> None:
     dev = open_in_root(root.fd, "/dev")
     try:
         for name, target in LINKS:
-            if name == "core" and not os.path.exists("/proc/kcore"):
+            if name == "core" and not Path("/proc/kcore").exists():
                 continue
             try:
                 os.symlink(target, name, dir_fd=dev)

@@ -16,8 +16,10 @@ from wharfie_runtime_native.cgroups import open_cgroup
 from wharfie_runtime_native.constants import CLONE_NEWPID, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE
 from wharfie_runtime_native.exec import Exec
 from wharfie_runtime_native.init import Init
-from wharfie_runtime_native.plan import Plan
+from wharfie_runtime_native.plan import DEFAULT_PARENT, Plan
 from wharfie_runtime_native.syscalls import prctl, setns, unshare
+
+__all__ = ["CACHE_OPTION", "DEFAULT_PARENT", "NativeEngine"]
 
 CACHE_OPTION: Final = "cache"
 """In `options`: a folder for compiled seccomp filters."""

@@ -76,7 +76,7 @@ class Init:
             process.close_others()
             process.seal(spec)
             process.execute(spec, program)
-        except BaseException as error:  # whatever it is, the shim has to hear of it, and this process must not go on
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the shim has to hear of it
             channel.fail(end, error)
         finally:
             os._exit(1)

@@ -132,7 +132,7 @@ def parse(entry: Mapping[str, Any]) -> MountEntry:
     if not destination.startswith("/"):
         raise InvalidArgument(f'mount destination "{destination}" is not absolute')
     destination = posixpath.normpath(destination).replace("//", "/")
-    type, source = str(entry.get("type") or ""), str(entry.get("source") or "")
+    kind, source = str(entry.get("type") or ""), str(entry.get("source") or "")
     bind = recursive = copy_up = False
     flags = attr_set = attr_clr = all_set = all_clr = propagation = 0
     data: list[str] = []
@@ -153,15 +153,15 @@ def parse(entry: Mapping[str, Any]) -> MountEntry:
             copy_up = True
         else:
             data.append(option)
-    bind = bind or type == "bind"
+    bind = bind or kind == "bind"
     if bind and not source:
         raise InvalidArgument(f'bind mount at "{destination}" has no source')
-    if not bind and not type:
+    if not bind and not kind:
         raise InvalidArgument(f'mount at "{destination}" has neither a type nor the option bind')
     return MountEntry(
         destination=destination,
-        type="bind" if bind else type,
-        source=source or type,
+        type="bind" if bind else kind,
+        source=source or kind,
         bind=bind,
         recursive=recursive,
         flags=flags,

@@ -10,6 +10,7 @@ import signal
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from wharfie.spi.errors import InvalidArgument
@@ -70,7 +71,7 @@ def parse(process: Mapping[str, Any]) -> ProcessSpec:
     for text in (*args, cwd, *env.values()):
         if "\0" in text:
             raise InvalidArgument("a command, working directory or environment entry has a NUL character in it")
-    if process.get("apparmorProfile") and not os.path.exists("/sys/kernel/security/apparmor"):
+    if process.get("apparmorProfile") and not Path("/sys/kernel/security/apparmor").exists():
         raise InvalidArgument(
             f'AppArmor profile "{process["apparmorProfile"]}" is asked for, but this host has no AppArmor'
         )
@@ -202,7 +203,7 @@ def enter_directory(cwd: str) -> None:
     try:
         if cwd:
             os.chdir(cwd)
-        inside = os.getcwd().startswith("/")
+        inside = Path.cwd().is_absolute()
     except FileNotFoundError:  # the kernel said "(unreachable)…", or the folder is gone
         inside = False
     except OSError as error:

@@ -39,7 +39,7 @@ def run(end: socket.socket, spec: ProcessSpec, program: str) -> NoReturn:
             process.close_others()
             process.seal(spec)
             process.execute(spec, program)
-        except BaseException as error:  # as in `init`: the shim has to hear of it
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the shim has to hear of it
             channel.fail(end, error)
         finally:
             os._exit(1)

@@ -46,8 +46,19 @@ _ORDINARY: Final = frozenset(("/proc", "/sys", "/dev"))
 # Files of procfs that a bind may cover, as LXCFS does (runc allows the same ones).
 _COVERABLE: Final = frozenset(
     f"/proc/{name}"
-    for name in ("cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime", "net/dev")
-    + ("sys/kernel/ns_last_pid", "sys/crypto/fips_enabled")
+    for name in [
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "net/dev",
+        "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled",
+    ]
 )
 
 
@@ -129,7 +140,8 @@ class Root:
             os.close(fd)
         if not ordinary:
             raise InvalidArgument(
-                f'filesystem "{entry.type}" must be mounted on ordinary directory: "{entry.destination}" in the image is a link'
+                f'filesystem "{entry.type}" must be mounted on ordinary directory: '
+                f'"{entry.destination}" in the image is a link'
             )
 
     def _refuse_inside_proc(self, entry: MountEntry, tree: int, target: int) -> None:

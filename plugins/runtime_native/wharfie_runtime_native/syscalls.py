@@ -17,17 +17,19 @@ _NUMBERS: Final = {
     "x86_64": {"capset": 126, "keyctl": 250, "pivot_root": 155, "seccomp": 317, "bpf": 321},
     "aarch64": {"capset": 91, "keyctl": 219, "pivot_root": 41, "seccomp": 277, "bpf": 280},
 }
-MACHINE: Final = os.uname().machine
-NR_BPF: Final = _NUMBERS[MACHINE]["bpf"]
-NR_CAPSET: Final = _NUMBERS[MACHINE]["capset"]
+MACHINES: Final = tuple(_NUMBERS)
+# An unknown machine gets -1, which the kernel answers with ENOSYS; the driver's `check` says so before.
+_HERE: Final = _NUMBERS.get(os.uname().machine, dict.fromkeys(_NUMBERS["x86_64"], -1))
+NR_BPF: Final = _HERE["bpf"]
+NR_CAPSET: Final = _HERE["capset"]
 NR_CLOSE_RANGE: Final = 436
-NR_KEYCTL: Final = _NUMBERS[MACHINE]["keyctl"]
+NR_KEYCTL: Final = _HERE["keyctl"]
 NR_MOUNT_SETATTR: Final = 442
 NR_MOVE_MOUNT: Final = 429
 NR_OPENAT2: Final = 437
 NR_OPEN_TREE: Final = 428
-NR_PIVOT_ROOT: Final = _NUMBERS[MACHINE]["pivot_root"]
-NR_SECCOMP: Final = _NUMBERS[MACHINE]["seccomp"]
+NR_PIVOT_ROOT: Final = _HERE["pivot_root"]
+NR_SECCOMP: Final = _HERE["seccomp"]
 
 
 class OpenHow(ctypes.Structure):

@@ -22,3 +22,18 @@ def version() -> Literal["v1", "v2"]:
 def open_cgroup(path: str) -> Cgroup:
     """The control group of `linux.cgroupsPath`; nothing is made yet. Errors: InvalidArgument (the path)."""
     return v2.CgroupV2(path) if version() == "v2" else v1.CgroupV1(path)
+
+
+def mounted() -> bool:
+    """Whether this host has control groups at all."""
+    return version() == "v2" or bool(v1.hierarchies())
+
+
+def prune(parent: str) -> None:
+    """Remove a parent group, wherever nothing is left in it."""
+    roots = [ROOT] if version() == "v2" else list(v1.hierarchies().values())
+    for root in dict.fromkeys(roots):
+        try:
+            (root / parent).rmdir()
+        except OSError:  # in use by another daemon's containers, or not there
+            continue

@@ -163,13 +163,13 @@ def tree_pids(directory: Path | str, file: str = "cgroup.procs") -> list[int]:
 def remove_tree(directory: Path) -> bool:
     """Remove a group and those below it; False while something is in it."""
     try:
-        os.rmdir(directory)
+        directory.rmdir()
         return True
     except OSError:
         folders = below(directory)
     for folder in folders:
         try:
-            os.rmdir(folder)
+            Path(folder).rmdir()
         except OSError as error:
             if error.errno == errno.ENOENT:
                 continue

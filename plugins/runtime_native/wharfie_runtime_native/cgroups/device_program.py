@@ -76,13 +76,13 @@ def assemble(rules: Sequence[Rule]) -> bytes:
 def load(program: bytes) -> int:
     """A descriptor of the program in the kernel. Errors: DriverError (EPERM without CAP_BPF, no CONFIG_CGROUP_BPF)."""
     code = ctypes.create_string_buffer(program, len(program))
-    license = ctypes.create_string_buffer(b"Apache-2.0")
+    licence = ctypes.create_string_buffer(b"Apache-2.0")
     attributes = struct.pack(
         "<IIQQIIQII16s",
         _BPF_PROG_TYPE_CGROUP_DEVICE,
         len(program) // 8,
         ctypes.addressof(code),
-        ctypes.addressof(license),
+        ctypes.addressof(licence),
         0,  # log_level, log_size, log_buf: the program is ours
         0,
         0,

@@ -48,12 +48,12 @@ _DENY_ALL: Final = Rule(False, "a", WILDCARD, WILDCARD, "rwm")
 
 def parse(entry: Mapping[str, Any]) -> Rule:
     """Errors: InvalidArgument."""
-    type = entry.get("type") or "a"
+    kind = entry.get("type") or "a"
     access = entry.get("access") or "rwm"
-    if type not in ("a", "b", "c", "u") or set(access) - set("rwm"):
-        raise InvalidArgument(f'device rule type "{type}" access "{access}": the type is one of a b c, the access of r w m')
+    if kind not in ("a", "b", "c", "u") or set(access) - set("rwm"):
+        raise InvalidArgument(f'device rule type "{kind}" access "{access}": the type is one of a b c, the access of r w m')
     numbers = [WILDCARD if entry.get(key) is None else int(entry[key]) for key in ("major", "minor")]
-    return Rule(bool(entry.get("allow")), "c" if type == "u" else type, numbers[0], numbers[1], access)
+    return Rule(bool(entry.get("allow")), "c" if kind == "u" else kind, numbers[0], numbers[1], access)
 
 
 def effective(entries: Sequence[Mapping[str, Any]]) -> list[Rule]:

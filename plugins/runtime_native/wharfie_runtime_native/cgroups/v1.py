@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import time
@@ -38,28 +37,42 @@ _CPU: Final = {
 }
 
 
+_CONTROLLERS: Final = frozenset(
+    [
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "memory",
+        "devices",
+        "freezer",
+        "blkio",
+        "pids",
+        "net_cls",
+        "net_prio",
+        "perf_event",
+        "hugetlb",
+        "rdma",
+        "misc",
+    ]
+)
+
+
 def hierarchies() -> dict[str, Path]:
     """Mount point of each hierarchy by each of its names ("cpu" and "cpuacct" may share one), as mounted here."""
     found: dict[str, Path] = {}
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
             head, _, tail = line.partition(" - ")
-            type, _, options = tail.split(" ", 2)
+            kind, _, options = tail.split(" ", 2)
             fields = head.split()
-            if type != "cgroup" or fields[3] != "/":
+            if kind != "cgroup" or fields[3] != "/":
                 continue
             for option in options.rsplit(" ", 1)[-1].strip().split(","):
                 if option.startswith("name="):
                     found.setdefault(option.removeprefix("name="), Path(fields[4]))
-                elif option in CONTROLLERS:
+                elif option in _CONTROLLERS:
                     found.setdefault(option, Path(fields[4]))
     return found
-
-
-CONTROLLERS: Final = frozenset(
-    ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "net_cls", "net_prio", "perf_event")
-    + ("hugetlb", "rdma", "misc")
-)
 
 
 class CgroupV1(Cgroup):
@@ -275,13 +288,3 @@ def _blkio(text: str) -> Sequence[dict[str, Any]]:
         for row in rows
         if len(row) == 4 and row[0].isdigit()
     ]
-
-
-def prune(path: str) -> None:
-    """Remove a parent group from every hierarchy where no container is in it."""
-    for root in hierarchies().values():
-        try:
-            os.rmdir(root / path)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY):
-                raise
