@@ -1,0 +1,219 @@
+"""Network driver `bridge`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import socket
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from wharfie.spi.driver import Context, Fault, Problem, Strings
+from wharfie.spi.errors import Unavailable, WharfieError
+from wharfie.spi.ipam import Address
+from wharfie.spi.network import Attachment, Endpoint, Joined, Network, NetworkCapability, NetworkDriver, Port, Sandbox
+from wharfie_net_bridge import nft
+from wharfie_net_bridge.bridge import create_bridge, delete_bridge
+from wharfie_net_bridge.conntrack import forget_translated, forget_untranslated
+from wharfie_net_bridge.endpoint import attach, detach, detach_later
+from wharfie_net_bridge.firewall import Firewall
+from wharfie_net_bridge.forwarding import Forwarding
+from wharfie_net_bridge.names import owner
+from wharfie_net_bridge.options import MTU, NAME, BridgeOptions, parse
+from wharfie_net_bridge.rtnl import Rtnl, delete_link
+from wharfie_net_bridge.ruleset import Element, Segment, port_elements
+from wharfie_net_bridge.settings import BridgeSettings
+
+
+class BridgeDriver(NetworkDriver):
+    """A Linux bridge for each network, a veth pair for each endpoint, one nftables table for the daemon."""
+
+    name: ClassVar[str] = "bridge"
+    spi: ClassVar[str] = "1.0"
+    settings: ClassVar[str] = "wharfie_net_bridge.settings:BridgeSettings"
+
+    def __init__(self, context: Context, settings: BridgeSettings) -> None:
+        self._settings = settings
+        self._instance = context.instance
+        self._log = context.log
+        self._forwarding = Forwarding(context.run / "forwarding", context.log)
+        self._nft: nft.Nft | None = None
+        self._firewall: Firewall | None = None
+
+    def capabilities(self) -> frozenset[NetworkCapability]:
+        offered = {NetworkCapability.NAMESPACE, NetworkCapability.MULTIPLE, NetworkCapability.ADDRESSES}
+        if self._settings.iptables:
+            offered.add(NetworkCapability.PUBLISH)
+        return frozenset(offered)
+
+    def check(self) -> Sequence[Problem]:
+        if self._settings.iptables and not nft.available():
+            return (Problem(what=f"the library {nft.LIBRARY} is not installed", fix="apt-get install libnftables1"),)
+        return ()
+
+    def open(self) -> None:
+        if self._settings.iptables:
+            self._nft = nft.Nft()
+            self._firewall = Firewall(self._nft, self._instance, self._log)
+
+    def close(self) -> None:
+        if self._nft is not None:
+            self._nft.close()
+
+    def probe(self) -> None:
+        with Rtnl() as rtnl:
+            rtnl.link("lo")
+        if self._nft is not None:
+            self._nft.list("list tables")
+
+    def status(self) -> Sequence[tuple[str, str]]:
+        return (("Bridge firewall", f"nftables, table inet {self._firewall.table}" if self._firewall else "none"),)
+
+    def plan(self, draft: Network) -> Network:
+        options = self._options(draft)
+        isolated = all(
+            options.gateway_mode(version) == "isolated" for version, used in ((4, draft.ipv4), (6, draft.ipv6)) if used
+        )
+        complete = {**draft.options, NAME: options.bridge, MTU: str(options.mtu)}
+        return dataclasses.replace(draft, options=complete, needs_gateway=not isolated)
+
+    def create_network(self, network: Network) -> None:
+        options = self._options(network)
+        with _named(f"network {network.name}"):
+            create_bridge(network, options, self._instance)
+            self._need_forwarding(network)
+        if self._firewall is not None:
+            try:
+                self._firewall.put(network.id, Segment.of(network, options))
+            except BaseException:
+                # Without its rules a network is neither apart nor closed to the outside.
+                delete_bridge(network, options, self._instance)
+                raise
+
+    def delete_network(self, network: Network) -> None:
+        with _named(f"network {network.name}"):
+            delete_bridge(network, self._options(network), self._instance)
+        if self._firewall is not None:
+            self._firewall.drop(network.id)
+
+    def join(self, network: Network, endpoint: Endpoint, sandbox: Sandbox) -> Attachment:
+        options = self._options(network)
+        with _named(f"endpoint of container {endpoint.container.name} in network {network.name}"):
+            if not _exists(options.bridge):
+                self._log.warning(
+                    "bridge %s of network %s was removed by somebody, making it again", options.bridge, network.name
+                )
+                create_bridge(network, options, self._instance)
+            attachment = attach(network, options, endpoint, sandbox, self._instance)
+        if self._firewall is not None:
+            self._firewall.stand_beside()  # another engine may have been started since the network was made
+        return attachment
+
+    def leave(self, network: Network, joined: Joined) -> None:
+        if joined.ports and self._firewall is not None:
+            self.unpublish(network, joined)
+        with _named(f"endpoint of container {joined.endpoint.container.name} in network {network.name}"):
+            if joined.sandbox is None:
+                detach_later(joined.endpoint.id, self._log)
+            else:
+                detach(joined.endpoint.id)
+
+    def publish(self, network: Network, joined: Joined) -> None:
+        firewall, elements = self._published(network, joined)
+        firewall.publish(joined.endpoint.id, elements)
+        for port, _ in _udp(joined):
+            forget_untranslated(port.host_address, port.host_port)
+
+    def unpublish(self, network: Network, joined: Joined) -> None:
+        firewall, elements = self._published(network, joined)
+        firewall.unpublish(joined.endpoint.id, elements)
+        for port, target in _udp(joined):
+            forget_translated(port.host_port, target, port.container_port)
+
+    def describe(self, network: Network, joined: Joined) -> Strings:
+        return dict(joined.attachment.data)
+
+    def reconcile(self, networks: Sequence[Network], joined: Sequence[Joined]) -> Sequence[Fault]:
+        faults: list[Fault] = []
+        self._remove_strangers({network.id for network in networks}, {one.endpoint.id for one in joined if one.sandbox})
+        segments: dict[str, Segment] = {}
+        for network in networks:
+            with _collected(faults, network.id):
+                options = self._options(network)
+                create_bridge(network, options, self._instance)
+                self._need_forwarding(network)
+                segments[network.id] = Segment.of(network, options)
+        alive: dict[str, Network] = {network.id: network for network in networks if network.id in segments}
+        published: dict[str, list[Element]] = {}
+        for one in joined:
+            network_of = alive.get(one.endpoint.network_id)
+            if network_of is None or one.sandbox is None:
+                continue
+            with _collected(faults, one.endpoint.id):
+                attach(network_of, segments[network_of.id].options, one.endpoint, one.sandbox, self._instance)
+                published[one.endpoint.id] = port_elements(segments[network_of.id], one)
+        if self._firewall is not None:
+            refused = self._firewall.replace(segments, published)
+            faults += [Fault(object=endpoint_id, reason=reason) for endpoint_id, reason in refused.items()]
+        return faults
+
+    def _options(self, network: Network) -> BridgeOptions:
+        return parse(network, self._settings.mtu)
+
+    def _published(self, network: Network, joined: Joined) -> tuple[Firewall, list[Element]]:
+        if self._firewall is None:
+            raise Unavailable('ports cannot be published: "iptables" is false in the settings of network driver bridge')
+        return self._firewall, port_elements(Segment.of(network, self._options(network)), joined)
+
+    def _need_forwarding(self, network: Network) -> None:
+        if network.internal or not self._settings.ip_forward:
+            return
+        for version, used in ((4, network.ipv4), (6, network.ipv6)):
+            if used:
+                self._forwarding.need(version)
+        if self._firewall is not None:
+            self._firewall.drop_strangers = self._forwarding.ours and not self._settings.ip_forward_no_drop
+
+    def _remove_strangers(self, networks: set[str], endpoints: set[str]) -> None:
+        """Interfaces that carry this daemon's alias and that nobody wants."""
+        prefix = owner(self._instance)
+        with Rtnl() as rtnl:
+            for link in rtnl.links():
+                if link.alias.startswith(prefix):
+                    network_id, _, endpoint_id = link.alias.removeprefix(prefix).partition(":")
+                    if network_id not in networks or (endpoint_id and endpoint_id not in endpoints):
+                        self._log.info("removing interface %s of a network or container that is gone", link.name)
+                        rtnl.run(delete_link(link.name))
+
+
+@contextlib.contextmanager
+def _named(subject: str) -> Iterator[None]:
+    """An OSError of the kernel becomes an error that says for what."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"{subject}: the kernel refused: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _collected(faults: list[Fault], subject: str) -> Iterator[None]:
+    try:
+        yield
+    except (WharfieError, OSError) as error:
+        faults.append(Fault(object=subject, reason=str(error)))
+
+
+def _exists(interface: str) -> bool:
+    try:
+        socket.if_nametoindex(interface)
+    except OSError:
+        return False
+    return True
+
+
+def _udp(joined: Joined) -> Iterator[tuple[Port, Address]]:
+    """The UDP ports of an endpoint, with the endpoint's address."""
+    targets: dict[int, Address] = {address.version: address.ip for address in joined.endpoint.addresses}
+    for port in joined.ports:
+        if port.protocol == "udp" and port.host_address.version in targets:
+            yield port, targets[port.host_address.version]

@@ -1,0 +1,122 @@
+"""What the table must hold, and the keeping of it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+
+from wharfie.spi.errors import Conflict, Unavailable
+from wharfie_net_bridge.beside import accept_beside
+from wharfie_net_bridge.nft import Nft, NftError
+from wharfie_net_bridge.ruleset import Element, Segment, change, render
+
+
+class Firewall:
+    """This daemon's nftables table. Thread-safe.
+
+    It remembers what should be there, so a table that somebody flushed is made again, whole, by the next change; a daemon
+    that starts gets its memory from `reconcile`, through `replace`.
+    """
+
+    def __init__(self, nft: Nft, instance: str, log: logging.Logger) -> None:
+        self.table = f"wharfie_{instance}"
+        self.drop_strangers = False
+        self._mark = f"wharfie:{instance}"
+        self._nft = nft
+        self._log = log
+        self._lock = threading.Lock()
+        self._segments: dict[str, Segment] = {}  # by network id
+        self._ports: dict[tuple[str, str], tuple[Element, str]] = {}  # by set and key: the element and its endpoint
+
+    def put(self, network_id: str, segment: Segment) -> None:
+        """Let the table serve a network. May be repeated, with other options too. Errors: Unavailable."""
+        with self._lock:
+            self._segments[network_id] = segment
+            self._build()
+
+    def drop(self, network_id: str) -> None:
+        """Forget a network. It may be unknown; without networks there is no table. Errors: Unavailable."""
+        with self._lock:
+            if self._segments.pop(network_id, None) is not None or not self._segments:
+                self._build()
+
+    def publish(self, endpoint_id: str, elements: Sequence[Element]) -> None:
+        """Add an endpoint's ports. May be repeated. Errors: Conflict (another endpoint has the port), Unavailable."""
+        with self._lock:
+            for element in elements:
+                held = self._ports.get((element.set, element.key))
+                if held is not None and held[1] != endpoint_id:
+                    raise Conflict(f"port {element.key} is published already, by endpoint {held[1][:12]}")
+            new = [element for element in elements if (element.set, element.key) not in self._ports]
+            for element in elements:
+                self._ports[element.set, element.key] = (element, endpoint_id)
+            try:
+                self._change("add", elements)
+            except Unavailable:
+                for element in new:
+                    del self._ports[element.set, element.key]
+                raise
+
+    def unpublish(self, endpoint_id: str, elements: Sequence[Element]) -> None:
+        """Take an endpoint's ports away, those that are its own. Errors: Unavailable."""
+        with self._lock:
+            own = [
+                element for element in elements if self._ports.get((element.set, element.key), (None, ""))[1] == endpoint_id
+            ]
+            for element in own:
+                del self._ports[element.set, element.key]
+            if own:
+                self._change("delete", own)
+
+    def replace(self, segments: Mapping[str, Segment], published: Mapping[str, Sequence[Element]]) -> dict[str, str]:
+        """Make the table from nothing but this. Returns, by endpoint, the reason why a port of it cannot be published."""
+        refused: dict[str, str] = {}
+        with self._lock:
+            self._segments, self._ports = dict(segments), {}
+            for endpoint_id, elements in published.items():
+                for element in elements:
+                    holder = self._ports.setdefault((element.set, element.key), (element, endpoint_id))[1]
+                    if holder != endpoint_id:
+                        refused[endpoint_id] = f"port {element.key} is published already, by endpoint {holder[:12]}"
+            self._build()
+        return refused
+
+    def stand_beside(self) -> None:
+        """See that our traffic passes the chains of others. A failure is logged: they are not ours to depend on."""
+        with self._lock:
+            self._stand_beside()
+
+    def _stand_beside(self) -> None:
+        try:
+            bridges = [segment.options.bridge for segment in self._segments.values()]
+            accept_beside(self._nft, self._mark, self.table, bridges)
+        except NftError as error:
+            self._log.warning("cannot add rules for wharfie's bridges to another firewall's chain: %s", error)
+
+    def _change(self, verb: str, elements: Sequence[Element]) -> None:
+        try:
+            self._nft.run("\n".join(change(verb, self.table, elements)))
+        except NftError as error:
+            if error.number not in (errno.ENOENT, errno.EEXIST):
+                raise _unavailable(error) from error
+            # The kernel does not hold what it should: somebody flushed or edited the table.
+            self._log.warning("nftables table inet %s was changed by somebody else, making it again", self.table)
+            self._build()
+
+    def _build(self) -> None:
+        try:
+            if self._segments:
+                elements = [element for segment in self._segments.values() for element in segment.elements()]
+                elements += [element for element, _ in self._ports.values()]
+                self._nft.run(render(self.table, elements, drop_strangers=self.drop_strangers))
+            else:
+                self._nft.run(f"add table inet {self.table}\ndelete table inet {self.table}")
+        except NftError as error:
+            raise _unavailable(error) from error
+        self._stand_beside()
+
+
+def _unavailable(error: NftError) -> Unavailable:
+    return Unavailable(f"the kernel's nftables refused a transaction: {error}")
