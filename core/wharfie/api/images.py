@@ -1,0 +1,133 @@
+"""Resource: images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from wharfie.api.call import Asked
+from wharfie.api.credentials import RegistryAuth
+from wharfie.api.query import Filters, Flag, Text, Texts
+from wharfie.api.responses import Empty, Json
+from wharfie.api.streams import Stream, begun, progress_response
+from wharfie.api.views.image import history_view, image_view, summary_view
+from wharfie.spi.errors import InvalidArgument, NotFound
+
+router = APIRouter()
+
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+@router.get("/images/json")
+async def list_images(
+    call: Asked,
+    filters: Filters,
+    all: Flag = False,
+    shared_size: Annotated[Flag, Query(alias="shared-size")] = False,
+) -> Response:
+    images = call.engine.images.list(all=all, filters=filters)
+    return Json([summary_view(image, call.version) for image in images])
+
+
+@router.post("/images/create")
+async def create(
+    call: Asked,
+    auth: RegistryAuth,
+    from_image: Annotated[str, Query(alias="fromImage")] = "",
+    from_source: Annotated[str, Query(alias="fromSrc")] = "",
+    repo: Text = "",
+    tag: Text = "",
+    message: Text = "",
+    changes: Texts = [],  # noqa: B006  # FastAPI copies defaults
+    platform: Text = "",
+) -> Response:
+    """Pull (`fromImage`) or import (`fromSrc`)."""
+    images = call.engine.images
+    if from_image:
+        return await progress_response(
+            call.request,
+            lambda progress: images.pull(from_image, tag, platform=platform, auth=auth, progress=progress),
+        )
+    if from_source != "-":
+        raise InvalidArgument(
+            f'cannot import from "{from_source}": send the archive as the body, with fromSrc=-'
+            if from_source
+            else "one of fromImage and fromSrc is needed"
+        )
+    body = call.request.stream()
+    return await progress_response(
+        call.request,
+        lambda progress: images.import_(
+            body,
+            repository=repo,
+            tag=tag,
+            message=message,
+            changes=changes,
+            platform=platform,
+            progress=progress,
+        ),
+    )
+
+
+@router.post("/images/load")
+async def load(call: Asked, quiet: Flag = False, platform: Text = "") -> Response:
+    body = call.request.stream()
+    images = call.engine.images
+    return await progress_response(
+        call.request, lambda progress: images.load(body, quiet=quiet, progress=progress, platform=platform)
+    )
+
+
+@router.get("/images/get")
+async def save_several(call: Asked, names: Texts = []) -> Response:  # noqa: B006  # FastAPI copies defaults
+    return Stream(await begun(await call.engine.images.save(names)), "application/x-tar")
+
+
+@router.get("/images/{name:path}/get")
+async def save(call: Asked, name: str) -> Response:
+    return Stream(await begun(await call.engine.images.save([name])), "application/x-tar")
+
+
+@router.get("/images/{name:path}/json")
+async def inspect(call: Asked, name: str) -> Response:
+    return Json(image_view(call.engine.images.get(name), call.version))
+
+
+@router.get("/images/{name:path}/history")
+async def history(call: Asked, name: str) -> Response:
+    return Json([history_view(item) for item in call.engine.images.history(name)])
+
+
+@router.post("/images/{name:path}/tag")
+async def tag_image(call: Asked, name: str, repo: Text = "", tag: Text = "") -> Response:
+    await call.engine.images.tag(name, repo, tag)
+    return Empty(201)
+
+
+@router.post("/images/{name:path}/push")
+async def push(call: Asked, name: str, tag: Text = "") -> Response:
+    images = call.engine.images
+
+    async def work(progress: Progress) -> None:
+        progress({"status": f"The push refers to repository [{name}]"})
+        try:
+            images.get(f"{name}:{tag}" if tag else name)
+        except NotFound:
+            raise NotFound(f"An image does not exist locally with the tag: {name}") from None
+        raise InvalidArgument("this engine cannot push images yet")
+
+    return await progress_response(call.request, work)
+
+
+@router.post("/images/prune")
+async def prune(call: Asked, filters: Filters) -> Response:
+    deleted, space = await call.engine.images.prune(filters)
+    return Json({"ImagesDeleted": deleted or None, "SpaceReclaimed": space})
+
+
+@router.delete("/images/{name:path}")
+async def remove(call: Asked, name: str, force: Flag = False, noprune: Flag = False) -> Response:
+    return Json(await call.engine.images.remove(name, force=force, prune=not noprune))

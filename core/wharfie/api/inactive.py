@@ -1,0 +1,79 @@
+"""Endpoints of what is not active in this engine: they answer what Docker answers where it is inactive too."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from wharfie.api.errors import PageNotFound
+from wharfie.api.hijack import upgrade_of
+from wharfie.api.responses import Empty, Json, message
+
+router = APIRouter()
+
+_NO_MANAGER = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
+    "and try again."
+)
+_NO_EXPERIMENT = (
+    "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to enable it."
+)
+_NO_UPGRADE = "no upgrade proto in request"
+
+_SWARM: tuple[tuple[str, str], ...] = (
+    *(("GET", path) for path in ("/swarm", "/swarm/unlockkey", "/nodes", "/services", "/tasks", "/secrets", "/configs")),
+    *(("GET", f"/{kind}/{{ref}}") for kind in ("nodes", "services", "tasks", "secrets", "configs")),
+    *(("GET", f"/{kind}/{{ref}}/logs") for kind in ("services", "tasks")),
+    *(("POST", f"/{kind}/create") for kind in ("services", "secrets", "configs")),
+    *(("POST", f"/{kind}/{{ref}}/update") for kind in ("nodes", "services", "secrets", "configs")),
+    *(("DELETE", f"/{kind}/{{ref}}") for kind in ("nodes", "services", "secrets", "configs")),
+    *(("POST", f"/swarm/{action}") for action in ("leave", "update", "unlock")),
+)
+_CHECKPOINTS = (
+    ("GET", "/containers/{ref}/checkpoints"),
+    ("POST", "/containers/{ref}/checkpoints"),
+    ("DELETE", "/containers/{ref}/checkpoints/{checkpoint}"),
+)
+
+
+async def _no_swarm() -> Response:
+    return message(_NO_MANAGER, 503)
+
+
+async def _not_experimental() -> Response:
+    return message(_NO_EXPERIMENT, 501)
+
+
+@router.post("/build/prune")
+async def prune_builds() -> Response:
+    """Part of `docker system prune`. There is no builder, hence no cache."""
+    return Json({"CachesDeleted": None, "SpaceReclaimed": 0})
+
+
+@router.options("/{path:path}")
+async def options(path: str) -> Response:
+    """Docker answers any path; no header allows a web page anything."""
+    return Empty(200)
+
+
+@router.post("/session")
+async def session(request: Request) -> Response:
+    return _upgrade_needed(request, 400)
+
+
+@router.post("/grpc")
+async def grpc(request: Request) -> Response:
+    return _upgrade_needed(request, 500)
+
+
+def _upgrade_needed(request: Request, status: int) -> Response:
+    """BuildKit's connections begin with an upgrade; there is nobody to speak it with until a builder is there."""
+    if upgrade_of(request):
+        raise PageNotFound
+    return message(_NO_UPGRADE, status)
+
+
+for _method, _path in _SWARM:
+    router.add_api_route(_path, _no_swarm, methods=[_method])
+for _method, _path in _CHECKPOINTS:
+    router.add_api_route(_path, _not_experimental, methods=[_method])

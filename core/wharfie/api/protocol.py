@@ -1,0 +1,299 @@
+"""uvicorn's HTTP protocol, extended by what Docker's API needs: a connection that a handler may take over.
+
+Docker's clients turn some requests into raw two-way streams, with `Upgrade: tcp` or without any sign of it; they may send
+the first bytes of stdin in the same packet as the request, and half-close the connection to mark the end of stdin. So
+
+- a request's head is parsed when it is whole (and refused when it grows too long);
+- what follows a request that may be taken over is kept aside instead of being read as the next request;
+- the client's half-close leaves the connection open as long as a request is under way.
+
+A handler finds its connection in `scope["extensions"][HIJACK]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from wharfie.spi.errors import Cancelled
+
+HIJACK = "wharfie.hijack"
+
+HEAD_LIMIT = 64 * 1024
+"""Bytes of a request's head."""
+EARLY_LIMIT = 64 * 1024
+"""Bytes after a request that are kept before reading pauses."""
+
+_TAKEABLE = re.compile(rb"POST (?:/v[\d.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)[ ?]")
+_CONTENT_LENGTH = b"content-length"
+_TRANSFER_ENCODING = b"transfer-encoding"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Who is at the other end, as far as the connection says. `user` of a TLS client is its certificate's common name."""
+
+    user: str = ""
+    authentication: str = ""
+    certificates: tuple[bytes, ...] = ()
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. `peer` is set by the TLS front; other connections are asked on demand."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        peer: Peer | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.peer = peer
+        self._extensions = {HIJACK: Connection(self)}
+        self._head = b""
+        self._between_messages = True
+        self._takeable = False
+        self._body_left = 0
+        self._upgraded = False
+        self._early: bytearray | None = None  # what came after a takeable request
+        self._gone_callbacks: list[Callable[[], object]] = []
+
+    # From the transport
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._early is not None:
+            self._keep(data)
+        elif self._body_left:
+            self._take_body(data)
+        elif self._between_messages:
+            self._begin(data)
+        else:
+            self._feed(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio lets it answer whether to stay open
+        if not self.busy:
+            return False
+        self.cycle.keep_alive = False
+        if self._early is None:
+            self._tell_gone()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._tell_gone()
+
+    def shutdown(self) -> None:
+        """The server ends: streams without an end of their own end now."""
+        super().shutdown()
+        self._tell_gone()
+
+    # From the parser
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._between_messages = False
+        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
+
+    def on_message_complete(self) -> None:
+        self._between_messages = True
+        if self.parser.should_upgrade():
+            self._body_left = self._declared_length()
+            if self._body_left:
+                return  # to the parser an upgrade has no body; it is read by `_take_body`
+        super().on_message_complete()
+        if self._takeable:
+            self._early = bytearray()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._early is not None and not self._upgraded and not self.busy and not self.transport.is_closing():
+            # Nobody took the connection: what follows is the next request after all.
+            early, self._early, self._takeable = bytes(self._early), None, False
+            if early:
+                self.data_received(early)
+
+    # Parts of it
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _begin(self, data: bytes) -> None:
+        data = self._head + data
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            self._head = data
+            if len(data) > HEAD_LIMIT:
+                self.send_400_response("Request head too large.")
+            return
+        self._head = b""
+        if end > HEAD_LIMIT:
+            self.send_400_response("Request head too large.")
+            return
+        self._takeable = _TAKEABLE.match(data) is not None
+        if not self._takeable:
+            self._feed(data)
+            return
+        self._feed(data[: end + 4])
+        rest = data[end + 4 :]
+        if self._early is not None:
+            self._keep(rest)
+        elif not self.transport.is_closing():
+            self._body_left = self._declared_length()
+            if self._body_left:
+                self._take_body(rest)
+            elif rest:
+                self._feed(rest)
+
+    def _declared_length(self) -> int:
+        headers = dict(self.headers)
+        if _TRANSFER_ENCODING in headers:
+            return 0
+        return int(headers.get(_CONTENT_LENGTH, b"0"))
+
+    def _take_body(self, data: bytes) -> None:
+        """Read the body of a takeable request up to its declared end; what follows is kept aside."""
+        body, rest = data[: self._body_left], data[self._body_left :]
+        self._body_left -= len(body)
+        if not self._upgraded:
+            self._feed(body)
+        else:
+            self.on_body(body)
+            if not self._body_left:
+                super().on_message_complete()
+                self._early = bytearray()
+        if self._early is not None:
+            self._keep(rest)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # The end of HTTP on this connection, whatever the answer will be.
+            self._upgraded = True
+            self.cycle.keep_alive = False
+            rest = data[upgrade.args[0] :]
+            if self._body_left:
+                self._take_body(rest)
+            else:
+                self._early = bytearray(rest)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _keep(self, data: bytes) -> None:
+        if self._early is not None and self.busy:
+            self._early += data
+            if len(self._early) > EARLY_LIMIT:
+                self.flow.pause_reading()
+
+    def _tell_gone(self) -> None:
+        for callback in tuple(self._gone_callbacks):
+            callback()
+
+    @contextmanager
+    def when_gone(self, callback: Callable[[], object]) -> Iterator[None]:
+        """Have `callback` called when the client goes away or the server ends, while the context lasts."""
+        self._gone_callbacks.append(callback)
+        try:
+            if self.cycle is not None and self.cycle.disconnected:
+                callback()
+            yield
+        finally:
+            self._gone_callbacks.remove(callback)
+
+    def take_early(self) -> bytes:
+        """What the client sent after its request."""
+        return bytes(self._early or b"")
+
+    def release(self) -> None:
+        """End HTTP here without ending the connection, of which somebody holds a duplicate."""
+        self.cycle.response_started = self.cycle.response_complete = True
+        self.connections.discard(self)
+        self.transport.abort()
+
+
+class Connection:
+    """What a handler may do with the connection of its request."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+
+    def peer(self) -> Peer:
+        """Who asks."""
+        protocol = self._protocol
+        if protocol.peer is None:
+            protocol.peer = _peer_of(protocol.transport.get_extra_info("socket"))
+        return protocol.peer
+
+    @contextmanager
+    def when_gone(self, callback: Callable[[], object]) -> Iterator[None]:
+        """Have `callback` called when the client goes away or the server ends, while the context lasts."""
+        with self._protocol.when_gone(callback):
+            yield
+
+    async def take(self, head: bytes) -> tuple[socket.socket, bytes]:
+        """Answer with `head` and take the connection over.
+
+        Returns a non-blocking socket, which is the caller's to close, and the bytes that the client has sent already. When
+        the kernel takes the head at once, which is the rule, nothing else runs in the loop meanwhile. Errors: Cancelled.
+        """
+        protocol = self._protocol
+        transport = protocol.transport
+        if transport.is_closing():
+            raise Cancelled("the client went away")
+        protocol.flow.pause_reading()
+        while transport.get_write_buffer_size():  # noqa: ASYNC110  # transports tell nobody when they have run empty
+            await asyncio.sleep(0.001)
+        if transport.is_closing():
+            raise Cancelled("the client went away")
+        taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        early = protocol.take_early()
+        protocol.release()
+        try:
+            taken.setblocking(False)
+            await _send(taken, head)
+        except BaseException as error:
+            taken.close()
+            if isinstance(error, OSError):
+                raise Cancelled("the client went away") from None
+            raise
+        return taken, early
+
+
+async def _send(client: socket.socket, data: bytes) -> None:
+    try:
+        sent = client.send(data)
+    except BlockingIOError:
+        sent = 0
+    if sent < len(data):
+        await asyncio.get_running_loop().sock_sendall(client, data[sent:])
+
+
+def _peer_of(connection: Any) -> Peer:
+    """The user of a unix socket's other end; nobody in particular for TCP."""
+    if connection.family != socket.AF_UNIX:
+        return Peer()
+    import pwd  # only authorization asks
+    import struct
+
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    user = struct.unpack("3i", credentials)[1]
+    try:
+        return Peer(user=pwd.getpwuid(user).pw_name, authentication="socket")
+    except KeyError:
+        return Peer(user=str(user), authentication="socket")

@@ -1,0 +1,52 @@
+"""Versions of the API: a path may start with one, and answers differ a little between them."""
+
+from __future__ import annotations
+
+import re
+
+from wharfie.spi.errors import InvalidArgument
+
+Version = tuple[int, int]
+
+NEWEST: Version = (1, 50)
+OLDEST: Version = (1, 24)
+
+MULTIPLEXED: Version = (1, 42)
+"""From here on framed streams have a content type of their own."""
+GATEWAY_PRIORITY: Version = (1, 48)
+"""From here on endpoints show GwPriority."""
+ENABLE_IPV4: Version = (1, 47)
+"""From here on networks show EnableIPv4."""
+ANNOTATIONS_IN_LISTS: Version = (1, 46)
+NO_NONE_TAGS: Version = (1, 43)
+"""Before, an image without a name had the names <none>:<none> and <none>@<none>."""
+NO_VIRTUAL_SIZE: Version = (1, 44)
+"""Before, images showed VirtualSize too."""
+ANONYMOUS_PRUNE: Version = (1, 42)
+"""From here on pruning volumes spares named ones."""
+
+_PREFIX = re.compile(r"/v(\d{1,4})\.(\d{1,4})(?=/|$)")
+
+
+def text(version: Version) -> str:
+    """As the API writes it."""
+    return f"{version[0]}.{version[1]}"
+
+
+def split(path: str) -> tuple[Version, str]:
+    """The version that a path asks for, and the path without it. A path without one means the newest.
+
+    Errors: InvalidArgument with Docker's words when the version is not served.
+    """
+    match = _PREFIX.match(path)
+    if match is None:
+        return NEWEST, path
+    version = (int(match[1]), int(match[2]))
+    if version < OLDEST:
+        raise InvalidArgument(
+            f"client version {text(version)} is too old. Minimum supported API version is {text(OLDEST)}, "
+            "please upgrade your client to a newer version"
+        )
+    if version > NEWEST:
+        raise InvalidArgument(f"client version {text(version)} is too new. Maximum supported API version is {text(NEWEST)}")
+    return version, path[match.end() :]

@@ -1,0 +1,172 @@
+"""Containers: `GET /containers/{id}/json` and the rows of `GET /containers/json`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from wharfie.api import versions
+from wharfie.api.versions import Version
+from wharfie.api.views import duration
+from wharfie.api.views.endpoint import network_settings_view, networks_view, port_list_view
+from wharfie.engine.model.base import NO_TIME
+from wharfie.engine.model.container import Container, MountPoint, State
+from wharfie.spi.errors import WharfieError
+
+if TYPE_CHECKING:
+    from wharfie.engine.engine import Engine
+
+Sizes = tuple[int, int]
+"""Of the writable layer, and with all layers below it."""
+
+
+def container_view(
+    engine: Engine, container: Container, version: Version, graph: Mapping[str, str], sizes: Sizes | None
+) -> dict[str, Any]:
+    """Definition ContainerInspectResponse."""
+    command = container.command
+    view: dict[str, Any] = {
+        "Id": container.id,
+        "Created": container.created,
+        "Path": command[0] if command else "",
+        "Args": command[1:],
+        "State": state_view(container.state),
+        "Image": container.image_id,
+        **_paths(engine, container),
+        "Name": f"/{container.name}",
+        "RestartCount": container.restart_count,
+        "Driver": container.storage_driver,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": engine.execs.of(container.id) or None,
+        "HostConfig": container.host_config.dump(),
+        "GraphDriver": {"Data": dict(graph) or None, "Name": container.storage_driver},
+    }
+    if sizes is not None:
+        view["SizeRw"], view["SizeRootFs"] = sizes
+    view["Mounts"] = [mount_view(mount) for mount in container.mounts]
+    view["Config"] = container.config.dump()
+    view["NetworkSettings"] = network_settings_view(container, version)
+    return view
+
+
+def _paths(engine: Engine, container: Container) -> dict[str, str]:
+    """Files of the container; they have none before its first start."""
+    folder = engine.containers.folder(container)
+    started = container.state.status != "created" or container.state.exit_code != 0
+    return {
+        "ResolvConfPath": str(folder / "resolv.conf") if started else "",
+        "HostnamePath": str(folder / "hostname") if started else "",
+        "HostsPath": str(folder / "hosts") if started else "",
+        "LogPath": engine.containers.log_path(container) if started else "",
+    }
+
+
+def state_view(state: State) -> dict[str, Any]:
+    """Definition ContainerState. A container that waits for its restart counts as running."""
+    status = state.status
+    view: dict[str, Any] = {
+        "Status": status,
+        "Running": state.running or status == "restarting",
+        "Paused": status == "paused",
+        "Restarting": status == "restarting",
+        "OOMKilled": state.oom_killed,
+        "Dead": status == "dead",
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": state.started_at,
+        "FinishedAt": state.finished_at,
+    }
+    if state.health is not None:
+        view["Health"] = state.health.dump()
+    return view
+
+
+def mount_view(mount: MountPoint) -> dict[str, Any]:
+    """Definition MountPoint. Name and Driver belong to volumes."""
+    view: dict[str, Any] = {
+        "Type": mount.type,
+        "Name": mount.name,
+        "Source": mount.source,
+        "Destination": mount.destination,
+        "Driver": mount.driver,
+        "Mode": mount.mode,
+        "RW": mount.rw,
+        "Propagation": mount.propagation,
+    }
+    for name in ("Name", "Driver"):
+        if not view[name]:
+            del view[name]
+    return view
+
+
+def summary_view(engine: Engine, container: Container, version: Version, sizes: Sizes | None) -> dict[str, Any]:
+    """Definition ContainerSummary."""
+    view: dict[str, Any] = {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": _image_name(engine, container),
+        "ImageID": container.image_id,
+        "Command": _command(container),
+        "Created": int(duration.parse(container.created)),
+        "Ports": port_list_view(container),
+    }
+    if sizes is not None:
+        # Docker leaves a size of 0 out.
+        view.update({name: size for name, size in zip(("SizeRw", "SizeRootFs"), sizes, strict=True) if size})
+    view["Labels"] = container.config.labels
+    view["State"] = container.state.status
+    view["Status"] = status_words(container.state)
+    host: dict[str, Any] = {"NetworkMode": container.host_config.network_mode}
+    if version >= versions.ANNOTATIONS_IN_LISTS and container.host_config.annotations:
+        host["Annotations"] = container.host_config.annotations
+    view["HostConfig"] = host
+    view["NetworkSettings"] = {"Networks": networks_view(container, version)}
+    view["Mounts"] = [mount_view(mount) for mount in container.mounts]
+    return view
+
+
+def _image_name(engine: Engine, container: Container) -> str:
+    """What the user wrote, as long as it still means this image."""
+    name = container.config.image
+    try:
+        return name if not name or engine.images.get(name).id == container.image_id else container.image_id
+    except WharfieError:
+        return container.image_id
+
+
+def _command(container: Container) -> str:
+    path, *arguments = container.command or [""]
+    return " ".join([path, *(f"'{argument}'" if " " in argument else argument for argument in arguments)])
+
+
+def status_words(state: State) -> str:
+    """The column STATUS of `docker ps`."""
+    if state.status == "restarting":
+        return f"Restarting ({state.exit_code}) {_ago(state.finished_at)}"
+    if state.running:
+        up = f"Up {_since(state.started_at)}"
+        if state.status == "paused":
+            return f"{up} (Paused)"
+        if state.health is not None:
+            return f"{up} ({'health: starting' if state.health.status == 'starting' else state.health.status})"
+        return up
+    if state.status == "removing":
+        return "Removal In Progress"
+    if state.status == "dead":
+        return "Dead"
+    if state.started_at == NO_TIME or state.status == "created":
+        return "Created"
+    return f"Exited ({state.exit_code}) {_ago(state.finished_at)}" if state.finished_at != NO_TIME else ""
+
+
+def _since(moment: str) -> str:
+    return duration.words(time.time() - duration.parse(moment))
+
+
+def _ago(moment: str) -> str:
+    return f"{_since(moment)} ago"

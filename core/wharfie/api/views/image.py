@@ -1,0 +1,74 @@
+"""Images: `GET /images/{name}/json`, the rows of `GET /images/json`, history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wharfie.api import versions
+from wharfie.api.versions import Version
+from wharfie.api.views import duration
+
+if TYPE_CHECKING:
+    from wharfie.engine.images.image import HistoryItem, Image
+
+_NO_NAME = "<none>:<none>"
+_NO_DIGEST = "<none>@<none>"
+
+
+def image_view(image: Image, version: Version) -> dict[str, Any]:
+    """Definition ImageInspect."""
+    view: dict[str, Any] = {
+        "Id": image.id,
+        "RepoTags": image.repo_tags,
+        "RepoDigests": image.repo_digests,
+        "Parent": image.parent,
+        "Comment": image.comment,
+        "Created": image.created,
+        "DockerVersion": image.docker_version,
+        "Author": image.author,
+        "Config": image.config.dump(),
+        "Architecture": image.architecture,
+        "Os": image.os,
+        "Size": image.size,
+        "GraphDriver": {"Data": image.graph or None, "Name": image.storage_driver},
+        "RootFS": {"Type": "layers", "Layers": image.layers},
+        "Metadata": {"LastTagTime": image.last_tagged},
+    }
+    if image.variant:
+        view["Variant"] = image.variant
+    if version < versions.NO_VIRTUAL_SIZE:
+        view["VirtualSize"] = image.size
+    return view
+
+
+def summary_view(image: Image, version: Version) -> dict[str, Any]:
+    """Definition ImageSummary. Counts that were not asked for are -1."""
+    tags, digests = list(image.repo_tags), list(image.repo_digests)
+    if version < versions.NO_NONE_TAGS and not tags:
+        tags, digests = [_NO_NAME], digests or [_NO_DIGEST]
+    view = {
+        "Containers": image.containers,
+        "Created": int(duration.parse(image.created)),
+        "Id": image.id,
+        "Labels": image.config.labels or None,
+        "ParentId": image.parent,
+        "RepoDigests": digests,
+        "RepoTags": tags,
+        "SharedSize": image.shared_size,
+        "Size": image.size,
+    }
+    if version < versions.NO_VIRTUAL_SIZE:
+        view["VirtualSize"] = image.size
+    return view
+
+
+def history_view(item: HistoryItem) -> dict[str, Any]:
+    """Definition HistoryResponseItem."""
+    return {
+        "Comment": item.comment,
+        "Created": int(duration.parse(item.created)),
+        "CreatedBy": item.created_by,
+        "Id": item.id or "<missing>",
+        "Size": item.size,
+        "Tags": item.tags or None,
+    }

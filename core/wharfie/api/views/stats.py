@@ -1,0 +1,98 @@
+"""Statistics: `GET /containers/{id}/stats`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wharfie.api.streams import timestamp
+from wharfie.engine.model.base import NO_TIME
+from wharfie.engine.model.container import Container
+
+_BLKIO = (
+    "io_service_bytes_recursive",
+    "io_serviced_recursive",
+    "io_queue_recursive",
+    "io_service_time_recursive",
+    "io_wait_time_recursive",
+    "io_merged_recursive",
+    "io_time_recursive",
+    "sectors_recursive",
+)
+_NO_CPU = {
+    "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
+    "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+}
+_TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
+
+
+def stats_view(
+    container: Container, counters: Mapping[str, Any], previous: Mapping[str, Any] | None, *, named: bool = True
+) -> dict[str, Any]:
+    """Definition ContainerStats. Without counters (nothing runs) the same object with zeros.
+
+    `previous`: the view before this one; clients compute rates from the two.
+    """
+    running = bool(counters)
+    view: dict[str, Any] = {
+        "read": timestamp(time.time_ns()) if running else NO_TIME,
+        "preread": previous["read"] if previous else NO_TIME,
+        "pids_stats": _pids(counters.get("pids", {})),
+        "blkio_stats": _blkio(counters.get("blkio", ()), running),
+        "num_procs": 0,
+        "storage_stats": {},
+        "cpu_stats": _cpu(counters["cpu"]) if "cpu" in counters else _NO_CPU,
+        "precpu_stats": previous["cpu_stats"] if previous else _NO_CPU,
+        "memory_stats": _memory(counters.get("memory", {})),
+    }
+    if named:
+        view["name"] = f"/{container.name}"
+        view["id"] = container.id
+    if counters.get("networks"):
+        view["networks"] = counters["networks"]
+    return view
+
+
+def _pids(pids: Mapping[str, Any]) -> dict[str, int]:
+    return {name: pids[name] for name in ("current", "limit") if pids.get(name)}
+
+
+def _cpu(cpu: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "cpu_usage": {
+            "total_usage": cpu.get("usage_ns", 0),
+            "usage_in_kernelmode": cpu.get("system_ns", 0),
+            "usage_in_usermode": cpu.get("user_ns", 0),
+        },
+        "system_cpu_usage": _host_cpu_ns(),
+        "online_cpus": os.cpu_count() or 1,
+        "throttling_data": {
+            "periods": cpu.get("periods", 0),
+            "throttled_periods": cpu.get("throttled_periods", 0),
+            "throttled_time": cpu.get("throttled_ns", 0),
+        },
+    }
+
+
+def _host_cpu_ns() -> int:
+    """Time that all of the host's processors have spent, idle or not (proc(5), /proc/stat: user to softirq)."""
+    line = Path("/proc/stat").read_text().partition("\n")[0]
+    return sum(int(ticks) for ticks in line.split()[1:8]) * _TICK_NS
+
+
+def _memory(memory: Mapping[str, Any]) -> dict[str, Any]:
+    view = {"usage": memory.get("usage"), "max_usage": memory.get("max_usage")}
+    view |= {"stats": memory.get("stats"), "limit": memory.get("limit")}
+    return {name: value for name, value in view.items() if value}
+
+
+def _blkio(entries: Any, running: bool) -> dict[str, Any]:
+    view: dict[str, Any] = {name: [] if running else None for name in _BLKIO}
+    if entries:
+        view["io_service_bytes_recursive"] = [
+            {name: entry[name] for name in ("major", "minor", "op", "value")} for entry in entries
+        ]
+    return view

@@ -1,0 +1,56 @@
+"""Resource: volumes."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from wharfie.api import versions
+from wharfie.api.call import Asked
+from wharfie.api.query import Filters, Flag
+from wharfie.api.responses import Empty, Json
+from wharfie.api.views.volume import volume_view
+from wharfie.engine.model.base import Model
+
+router = APIRouter()
+
+
+class VolumeCreate(Model):
+    """Body of `POST /volumes/create`."""
+
+    name: str = ""
+    driver: str = ""
+    driver_opts: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+
+
+@router.get("/volumes")
+async def list_volumes(call: Asked, filters: Filters) -> Response:
+    found, warnings = await call.engine.volumes.list(filters)
+    return Json({"Volumes": [volume_view(volume) for volume in found], "Warnings": warnings or None})
+
+
+@router.get("/volumes/{name}")
+async def inspect(call: Asked, name: str) -> Response:
+    return Json(volume_view(await call.engine.volumes.get(name)))
+
+
+@router.post("/volumes/create")
+async def create(call: Asked) -> Response:
+    asked = await call.body(VolumeCreate)
+    volume = await call.engine.volumes.create(asked.name, asked.driver, asked.driver_opts or {}, asked.labels)
+    return Json(volume_view(volume), 201)
+
+
+@router.delete("/volumes/{name}")
+async def remove(call: Asked, name: str, force: Flag = False) -> Response:
+    await call.engine.volumes.remove(name, force)
+    return Empty()
+
+
+@router.post("/volumes/prune")
+async def prune(call: Asked, filters: Filters) -> Response:
+    if call.version < versions.ANONYMOUS_PRUNE and "all" not in filters:
+        filters = {**filters, "all": ["true"]}
+    pruned = await call.engine.volumes.prune(filters)
+    return Json({"VolumesDeleted": pruned.deleted, "SpaceReclaimed": pruned.space})
