@@ -320,9 +320,9 @@ class _Unpacker:
         below = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
         try:
             os.fchmod(below, 0o755)  # whatever the umask says
-            if self._whiteouts is Whiteouts.OVERLAY:
-                if hides:
-                    os.setxattr(below, OPAQUE_XATTR, b"y")
+            if hides:
+                os.setxattr(below, OPAQUE_XATTR, b"y")
+            elif self._whiteouts is Whiteouts.OVERLAY:
                 # By its true place: the path may have gone through links.
                 path = _place_of(below).removeprefix(_place_of(self._root)).lstrip(b"/")
                 self._remember(path)

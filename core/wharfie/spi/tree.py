@@ -175,8 +175,8 @@ class _Level:
 def compare(old: Tree | None, new: Tree) -> Iterator[Difference]:
     """All paths in which `new` differs from `old` (None: from nothing), folders before their content, names in order.
 
-    As Docker counts: a folder in which something changed is modified itself (but not the root), a folder that is gone is one
-    deletion, and times and sizes of folders do not matter.
+    As Docker counts: a folder in which something changed is modified itself (but not the root), a folder that is gone is
+    one deletion, and times and sizes of folders do not matter.
     """
     top = Node(root=new.top.roots[0], path=b"", facts=os.fstat(new.top.roots[0]))
     levels = [_level(old, new, old.top if old else None, new.top, top, told=True)]
