@@ -96,7 +96,7 @@ def test_remove_of_a_tree_deeper_than_any_path(driver):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"nosuch": "1"}, 'create v: invalid option: "nosuch"'),
+        ({"nosuch": "1"}, '^invalid option: "nosuch"'),
         ({"size": "10m"}, "quota size requested but no quota support"),
         ({"type": "tmpfs"}, 'missing required option: "device"'),
         ({"device": "/srv"}, 'missing required option: "type"'),

@@ -63,7 +63,7 @@ class LocalDriver(VolumeDriver):
 
     def create(self, name: str, options: Strings, labels: Strings) -> Volume:
         folder = self._folder(name)
-        validate(name, options)
+        validate(options)
         if not folder.exists():
             self._make(folder, options)
         volume = self.get(name)

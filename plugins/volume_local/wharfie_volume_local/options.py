@@ -9,20 +9,20 @@ KNOWN = frozenset(("type", "o", "device", "size"))
 _REQUIRED = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
 
 
-def validate(name: str, options: Strings) -> None:
-    """Errors: InvalidArgument naming the option."""
+def validate(options: Strings) -> None:
+    """Errors: InvalidArgument naming the option; the core says for which volume."""
     for option in options:
         if option not in KNOWN:
-            raise InvalidArgument(f'create {name}: invalid option: "{option}"')
+            raise InvalidArgument(f'invalid option: "{option}"')
     if "size" in options:
         raise InvalidArgument(
-            f"create {name}: quota size requested but no quota support: this driver cannot limit a folder's size; "
+            "quota size requested but no quota support: this driver cannot limit a folder's size; "
             "a volume with `type=tmpfs`, `device=tmpfs` and `o=size=…` has a limit"
         )
     for option, needed in _REQUIRED.items():
         for other in needed:
             if option in options and other not in options:
-                raise InvalidArgument(f'create {name}: missing required option: "{other}" (needed by "{option}")')
+                raise InvalidArgument(f'missing required option: "{other}" (needed by "{option}")')
 
 
 def needs_mount(options: Strings) -> bool:
