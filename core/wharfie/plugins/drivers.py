@@ -1,0 +1,345 @@
+"""The front of this package: drivers by contract and name, loaded and opened on first use, one instance for the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from wharfie.plugins.contract import DEFAULT_DEADLINE, methods
+from wharfie.plugins.hooks import Hooks
+from wharfie.plugins.inventory import HOOK, Entry, Inventory, core_version
+from wharfie.plugins.loader import absent, check_class, choose, import_driver
+from wharfie.plugins.settings import DriverSettings, Options, options, validate
+from wharfie.plugins.states import DriverState, Refusal, State
+from wharfie.plugins.supervisor import Supervised, Supervisor
+from wharfie.spi.call import current_call
+from wharfie.spi.driver import Context, Deadline, Driver, DriverEvent, HostFacts, Problem
+from wharfie.spi.errors import Unavailable, WharfieError
+
+D = TypeVar("D", bound=Driver[Any])
+T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
+_IMPORT = Deadline(total=30)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
+"""A name becomes a folder, so it holds no slash."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What is known of one driver."""
+
+    entry: Entry | None = None
+    supervisor: Supervisor | None = None  # of the last attempt
+    open: Supervised[Any] | None = None
+    loading: asyncio.Task[Supervised[Any]] | None = None
+    refusal: Refusal | None = None  # of the last attempt
+
+
+class Drivers:
+    """All drivers of a daemon. Belongs to the event loop's thread."""
+
+    def __init__(self, settings: DriverSettings, *, state: Path, run: Path, instance: str, host: HostFacts) -> None:
+        """`state`, `run`: folders under which each driver gets `<kind>/<name>`. `instance`: see `Context.instance`."""
+        self._settings = settings
+        self._state = state
+        self._run = run
+        self._instance = instance
+        self._host = host
+        self._inventory = Inventory()
+        self._slots: dict[tuple[str, str], _Slot] = {}
+        self._listeners: list[Callable[[str, str, DriverEvent], None]] = []
+        self._recovery: list[Callable[[str, str], None]] = []
+        self._dynamic: dict[str, Sequence[str]] = {}  # kind → names that hook plugins knew when they were last asked
+        self._closed = False
+        self.hooks = Hooks(self._inventory, settings)
+
+    async def get(self, contract: type[D], name: str) -> Supervised[D]:
+        """The driver, open. The first call imports and opens it; calls at the same time wait for that one; after a failure
+        the next call tries again.
+
+        Errors: NotFound (nobody offers this name; at once), Forbidden (disabled), Unavailable (anything else, with cause
+        and remedy).
+        """
+        slot = self._slots.setdefault((contract.kind, name), _Slot())
+        if slot.open is not None:
+            return slot.open
+        if self._closed:
+            raise Unavailable(f'{contract.kind} driver "{name}": the daemon is ending')
+        if slot.loading is None:
+            slot.loading = asyncio.get_running_loop().create_task(self._load(contract, name, slot))
+            slot.loading.add_done_callback(lambda task: self._loaded(slot, task))
+        # Shielded: a caller that goes away must not spoil it for the others.
+        return cast("Supervised[D]", await asyncio.shield(slot.loading))
+
+    def loaded(self, contract: type[D]) -> Mapping[str, Supervised[D]]:
+        """The open drivers of a kind by name."""
+        return {
+            name: slot.open for (kind, name), slot in self._slots.items() if kind == contract.kind and slot.open is not None
+        }
+
+    def known(self, contract: type[D]) -> Sequence[str]:
+        """Names of a kind that may be asked for, sorted: installed ones, and those that hook plugins said they know."""
+        names = {*self._inventory.names(contract.kind), *self._dynamic.get(contract.kind, ())}
+        return sorted(name for name in names if f"{contract.kind}.{name}" not in self._settings.disabled)
+
+    def listen(self, listener: Callable[[str, str, DriverEvent], None]) -> None:
+        """Call `listener(kind, name, event)` for whatever drivers emit; always in the event loop's thread."""
+        self._listeners.append(listener)
+
+    def on_recovery(self, listener: Callable[[str, str], None]) -> None:
+        """Call `listener(kind, name)` when a driver that kept failing answers again."""
+        self._recovery.append(listener)
+
+    def states(self) -> Sequence[DriverState]:
+        """A row for each driver and hook plugin that is installed, configured or was asked for; imports nothing."""
+        entries = self._inventory.entries()
+        keys = {key for key in entries if key[0] != HOOK} | set(self._slots)
+        keys |= {(kind, name) for kind, _, name in (key.partition(".") for key in self._settings.drivers)}
+        return [self._row(kind, name) for kind, name in sorted(keys)] + list(self.hooks.states())
+
+    async def close(self) -> None:
+        """Close every open driver, all at the same time, each within its deadline. Failures are logged. Repeatable."""
+        self._closed = True
+        loading = [slot.loading for slot in self._slots.values() if slot.loading is not None]
+        if loading:
+            await asyncio.wait(loading)
+        await asyncio.gather(*(self._close(slot) for slot in self._slots.values()))
+        self.hooks.close()
+
+    async def _close(self, slot: _Slot) -> None:
+        driver, slot.open = slot.open, None
+        if driver is not None:
+            try:
+                await driver.call(Driver.close)
+            except WharfieError as error:
+                _LOG.error("%s", error.message)
+        if slot.supervisor is not None:
+            slot.supervisor.close()
+
+    # Loading
+
+    async def _load(self, contract: type[D], name: str, slot: _Slot) -> Supervised[D]:
+        try:
+            slot.open = driver = await self._open(contract, name, slot)
+        except Refusal as refusal:
+            slot.refusal = refusal
+            if refusal.state is State.ABSENT:  # any client may ask for any name
+                self._slots.pop((contract.kind, name), None)
+            else:
+                _LOG.error("%s. %s", refusal.cause, refusal.remedy)
+            raise refusal.error() from None
+        slot.refusal = None
+        return driver
+
+    def _loaded(self, slot: _Slot, task: asyncio.Task[Supervised[Any]]) -> None:
+        slot.loading = None
+        if not task.cancelled():
+            task.exception()  # seen, also when every caller has gone
+
+    async def _open(self, contract: type[D], name: str, slot: _Slot) -> Supervised[D]:
+        entry, found = await self._choose(contract, name)
+        chosen = options(self._settings, contract, name)
+        if slot.supervisor is not None and slot.supervisor.lost:
+            # Each further attempt would hang behind the first one's import lock and cost another deadline.
+            raise Refusal(
+                State.FAILED,
+                f"{entry.title} still hangs in an earlier attempt to open it",
+                "Restart the daemon to try again",
+            )
+        if slot.supervisor is not None:
+            slot.supervisor.close()
+        supervisor = Supervisor(entry, chosen.workers)
+        slot.entry, slot.supervisor = entry, supervisor
+        opening = _Opening(entry, supervisor)
+
+        load = (lambda: check_class(entry, contract, found)) if found else (lambda: import_driver(entry, contract))
+        driver_class: type[D] = await opening.step(State.BROKEN, "import", load, _IMPORT)
+        own = await opening.step(
+            State.MISCONFIGURED, "settings", lambda: validate(entry, driver_class, chosen.own), _IMPORT
+        )
+        context = self._context(entry)
+        driver = await opening.step(State.BROKEN, "construction", lambda: driver_class(context, own), DEFAULT_DEADLINE)
+        capabilities = await opening.enter(driver, contract, chosen)
+        supervisor.on_recovery = lambda: self._recovered(contract.kind, name)
+        return Supervised(driver, contract, supervisor, chosen.methods, capabilities)
+
+    async def _choose(self, contract: type[D], name: str) -> tuple[Entry, type[Driver[Any]] | None]:
+        """Who is meant by this name: an entry point, otherwise what a hook plugin finds."""
+        found = self._inventory.find(contract.kind, name)
+        if found:
+            return choose(contract.kind, name, found, self._settings.disabled, core_version()), None
+        await self.hooks.load()
+        if _NAME.fullmatch(name) and f"{contract.kind}.{name}" not in self._settings.disabled:
+            dynamic = await self.hooks.find_driver(contract.kind, name)
+            if dynamic is not None:
+                return dynamic
+        self._dynamic[contract.kind] = await self.hooks.known_drivers(contract.kind)
+        raise absent(contract.kind, name, self.known(contract))
+
+    def _context(self, entry: Entry) -> Context:
+        try:
+            return Context(
+                state=_folder(self._state, entry),
+                run=_folder(self._run, entry),
+                instance=self._instance,
+                log=_log(entry),
+                host=self._host,
+                emit=self._emitter(entry),
+            )
+        except OSError as error:
+            raise Refusal(
+                State.FAILED, f"the folders of {entry.title} cannot be made: {error}", "Free or mend that file system"
+            ) from error
+
+    # Events
+
+    def _emitter(self, entry: Entry) -> Callable[[DriverEvent], None]:
+        loop = asyncio.get_running_loop()
+
+        def emit(event: DriverEvent) -> None:
+            if not isinstance(event, DriverEvent):
+                raise TypeError(f"emit takes a DriverEvent, not {type(event).__name__}")
+            try:
+                loop.call_soon_threadsafe(self._dispatch, entry.kind, entry.name, event)
+            except RuntimeError:
+                return  # the daemon has ended; what happens now is found by reconcile at the next start
+
+        return emit
+
+    def _dispatch(self, kind: str, name: str, event: DriverEvent) -> None:
+        for listener in self._listeners:
+            try:
+                listener(kind, name, event)
+            except Exception:  # noqa: BLE001  # the others must still hear it
+                _LOG.exception("a listener failed on %r of %s driver %s", event, kind, name)
+
+    def _recovered(self, kind: str, name: str) -> None:
+        for listener in self._recovery:
+            listener(kind, name)
+
+    # What is known
+
+    def _row(self, kind: str, name: str) -> DriverState:
+        found = self._inventory.find(kind, name)
+        slot = self._slots.get((kind, name), _Slot())
+        entry = slot.entry or (found[0] if found else None)
+        state, cause, remedy = self._judge(kind, name, slot, found)
+        return DriverState(
+            kind=kind,
+            name=name,
+            distribution=entry.distribution if entry else "",
+            version=entry.version if entry else "",
+            state=state,
+            cause=cause,
+            remedy=remedy,
+        )
+
+    def _judge(self, kind: str, name: str, slot: _Slot, found: Sequence[Entry]) -> tuple[State, str, str]:
+        if slot.open is not None:
+            circuit = slot.open.supervisor.circuit
+            return (State.FAILING, circuit.cause, "It is probed again by itself") if circuit.open else (State.OPEN, "", "")
+        if slot.loading is not None:
+            return State.LOADED, "", ""
+        try:
+            if found:
+                choose(kind, name, found, self._settings.disabled, core_version())
+            elif slot.refusal is None:
+                raise absent(kind, name, self._inventory.names(kind))
+            if slot.refusal is not None and slot.refusal.state not in _BY_METADATA:
+                raise slot.refusal
+        except Refusal as refusal:
+            return refusal.state, refusal.cause, refusal.remedy
+        return State.INSTALLED, "", ""
+
+
+_BY_METADATA = frozenset({State.ABSENT, State.DUPLICATE, State.INCOMPATIBLE, State.DISABLED})
+"""Judged anew each time: an installation may have changed them. The other refusals hold until the next attempt."""
+
+
+class _Opening:
+    """The steps from an entry to an open driver, each in a worker, each failure a Refusal with the step's state."""
+
+    def __init__(self, entry: Entry, supervisor: Supervisor) -> None:
+        self._entry = entry
+        self._supervisor = supervisor
+
+    async def step(self, state: State, name: str, work: Callable[[], T], limit: Deadline) -> T:
+        """Run one step. `state` is what the driver is when the step raises or hangs."""
+
+        def caught() -> T | Refusal:
+            try:
+                return work()
+            except Refusal as refusal:
+                return refusal
+
+        try:
+            result = await self._supervisor.run(name, caught, limit, always=True)
+        except WharfieError as error:
+            raise Refusal(state, error.message, _REMEDIES[state].format(self._entry.distribution)) from error
+        if isinstance(result, Refusal):
+            raise result
+        return result
+
+    async def enter(self, driver: D, contract: type[D], chosen: Options) -> frozenset[Any]:
+        """Check, open, and ask for the capabilities."""
+        problems = await self.step(State.FAILED, "check", lambda: tuple(driver.check()), chosen.methods["check"].deadline)
+        self._judge(problems)
+        await self.step(State.FAILED, "open", driver.open, chosen.methods["open"].deadline)
+        return await self.step(
+            State.FAILED,
+            "capabilities",
+            lambda: frozenset(driver.capabilities()),
+            methods(contract)["capabilities"].deadline,
+        )
+
+    def _judge(self, problems: Sequence[Problem]) -> None:
+        for problem in problems:
+            if not isinstance(problem, Problem):
+                raise Refusal(
+                    State.BROKEN, f"{self._entry.title}: check returned {problem!r}, which is no Problem", "Report it"
+                )
+            if not problem.fatal:
+                _LOG.warning("%s: %s (%s)", self._entry.title, problem.what, problem.fix)
+        fatal = [problem for problem in problems if problem.fatal]
+        if fatal:
+            raise Refusal(
+                State.UNFIT,
+                f"{self._entry.title} cannot serve on this host: {'; '.join(problem.what for problem in fatal)}",
+                f"To mend it: {'; '.join(problem.fix for problem in fatal)}",
+            )
+
+
+_REMEDIES: Mapping[State, str] = {
+    State.BROKEN: "Ask the authors of {0}, or install another version of it",
+    State.MISCONFIGURED: "Correct daemon.json and restart the daemon, or ask the authors of {0}",
+    State.FAILED: "It is tried again at the next use; the daemon's log has more",
+}
+
+
+def _folder(root: Path, entry: Entry) -> Path:
+    folder = root / entry.kind / entry.name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.chmod(folder, 0o700)  # noqa: PTH101  # the mode of mkdir is subject to the umask, and an older folder may be open
+    return folder
+
+
+def _log(entry: Entry) -> logging.Logger:
+    """The driver's logger: its records say in which call they were written."""
+    logger = logging.getLogger(f"wharfie.drivers.{entry.kind}.{entry.name}")
+    if not logger.filters:
+        logger.addFilter(_with_call)
+    return logger
+
+
+def _with_call(record: logging.LogRecord) -> bool:
+    call = current_call()
+    if call is not None:
+        record.msg = f"call {call.id}: {record.msg}"
+    return True

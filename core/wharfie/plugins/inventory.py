@@ -1,0 +1,145 @@
+"""Which installed distributions offer which drivers and hooks: read from their metadata, nothing is imported.
+
+stevedore has a list of its own, but it forgets the distribution and never sees an installation made while the process
+runs. So the inventory decides what exists, and stevedore only loads (`wharfie.plugins.loader`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distributions, version
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from wharfie.plugins.contract import CONTRACTS
+
+CORE = "wharfie"
+HOOK = "hook"
+HOOK_GROUP = "wharfie.plugins"
+
+_LOG = logging.getLogger(__name__)
+_GROUPS: Mapping[str, str] = {f"wharfie.{kind}": kind for kind in CONTRACTS} | {HOOK_GROUP: HOOK}
+_TITLES: Mapping[str, str] = {HOOK: "plugin"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry point, and the distribution that brought it."""
+
+    kind: str  # "volume", …, or "hook"
+    name: str
+    value: str  # "wharfie_acme.driver:AcmeDriver"
+    distribution: str
+    version: str
+    requirement: str = ""  # what the distribution asks of the core, "wharfie<1,>=0.1"; empty: it does not say
+    point: EntryPoint | None = field(default=None, repr=False, compare=False)  # None: found by a hook at run time
+
+    @property
+    def title(self) -> str:
+        """How messages name it: `volume driver "acme" (wharfie-acme 0.3)`."""
+        return f'{_TITLES.get(self.kind, self.kind + " driver")} "{self.name}" ({self.distribution} {self.version})'
+
+
+class Inventory:
+    """The entries of all installed distributions; looks again by itself when a folder of `sys.path` has changed."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[tuple[str, int], ...] | None = None
+        self._entries: Mapping[tuple[str, str], tuple[Entry, ...]] = {}
+
+    def find(self, kind: str, name: str) -> tuple[Entry, ...]:
+        """The entries of this kind and name: none, one, or several when distributions contend for the name."""
+        return self.entries().get((kind, name), ())
+
+    def names(self, kind: str) -> Sequence[str]:
+        """Names of one kind, sorted."""
+        return sorted(name for found, name in self.entries() if found == kind)
+
+    def entries(self) -> Mapping[tuple[str, str], tuple[Entry, ...]]:
+        """All entries by (kind, name)."""
+        seen = _fingerprint()
+        if seen != self._seen:
+            importlib.invalidate_caches()  # what is new in the metadata must be found by the import, too
+            self._entries = _read()
+            self._seen = seen
+        return self._entries
+
+
+def core_version() -> str:
+    """The version of the installed core."""
+    try:
+        return version(CORE)
+    except PackageNotFoundError:
+        return "0"
+
+
+def _fingerprint() -> tuple[tuple[str, int], ...]:
+    """An installation adds a folder `*.dist-info`, which changes the time of the folder around it."""
+    marks = []
+    for folder in sys.path:
+        try:
+            marks.append((folder, Path(folder or ".").stat().st_mtime_ns))
+        except OSError:
+            marks.append((folder, 0))
+    return tuple(marks)
+
+
+def _read() -> Mapping[tuple[str, str], tuple[Entry, ...]]:
+    found: dict[tuple[str, str], list[Entry]] = {}
+    known: set[str] = set()
+    for distribution in distributions():
+        try:
+            name = distribution.metadata["Name"]
+            if not name or _normalized(name) in known:
+                continue  # a second copy further down sys.path: Python would never import it
+            known.add(_normalized(name))
+            for entry in _entries_of(distribution, name):
+                found.setdefault((entry.kind, entry.name), []).append(entry)
+        except Exception:  # noqa: BLE001  # one damaged distribution must not hide the others
+            _LOG.warning("the metadata of %s cannot be read; its drivers are ignored", distribution, exc_info=True)
+    return {key: tuple(entries) for key, entries in found.items()}
+
+
+def _entries_of(distribution: Distribution, name: str) -> Sequence[Entry]:
+    points = [point for point in distribution.entry_points if point.group in _GROUPS]
+    if not points:
+        return ()
+    requirement = _requirement(distribution)
+    return [
+        Entry(
+            kind=_GROUPS[point.group],
+            name=point.name,
+            value=point.value,
+            distribution=name,
+            version=distribution.version,
+            requirement=requirement,
+            point=point,
+        )
+        for point in points
+    ]
+
+
+def _requirement(distribution: Distribution) -> str:
+    for text in distribution.requires or ():
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            # Kept when it is about the core: the loader then refuses the driver and shows the text.
+            if re.match(rf"{CORE}(?![\w.-])", text, re.IGNORECASE):
+                return text
+            continue
+        if _normalized(requirement.name) == CORE and (
+            requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        ):
+            return text
+    return ""
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
