@@ -71,6 +71,8 @@ class Place:
         with contextlib.suppress(OSError):
             while True:
                 _, peer = server.recvfrom(100)
+                if peer is None:  # shut down
+                    return
                 server.sendto(f"{self.name} {_plain(peer[0])}".encode(), peer)
 
     def ask(self, address: str, port: int, kind: str = "tcp", *, wait: float = REACHED, source: str = "") -> str:

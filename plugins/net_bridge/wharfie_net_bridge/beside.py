@@ -1,9 +1,9 @@
 """Living beside another engine or firewall that drops what it does not know.
 
 In nftables "accept" ends one table only: a chain elsewhere with policy `drop` on the forward hook drops our packets
-however we judge them, and dockerd leaves such a chain in iptables' filter table. So for each of our bridges it gets two rules at its
-end, marked with our name: what our own table let pass and no rule there decided on is accepted. Nobody else's rule is
-touched, moved or overruled; only the policy is.
+however we judge them, and dockerd leaves such a chain in iptables' filter table. So for each of our bridges it gets
+two rules at its end, marked with our name: what our own table let pass and no rule there decided on is accepted.
+Nobody else's rule is touched, moved or overruled; only the policy is.
 """
 
 from __future__ import annotations

@@ -22,11 +22,11 @@ from wharfie_net_bridge.rtnl import (
     add_address,
     default_route,
     delete_link,
-    isolate_port,
     link_message,
     new_link,
     no_default_route,
     set_link,
+    set_port,
 )
 
 CONTAINER_GATEWAY = {4: "DefaultGatewayIPv4", 6: "DefaultGatewayIPv6"}
@@ -141,7 +141,12 @@ def _requests(network: Network, options: BridgeOptions, endpoint: Endpoint, name
     if sysctl.read("ipv6", "conf", "all", "disable_ipv6") is not None:
         attributes.append(_NO_LINK_LOCAL)
     requests = [set_link(link_message(name=name, up=True, attributes=attributes))]
-    return requests if options.icc else [*requests, isolate_port(name)]
+    # A kernel that filters bridged packets (br_netfilter) translates a container's call to its own published port on the
+    # bridge itself and sends it back out of the same port.
+    hairpin = sysctl.read("bridge", "bridge-nf-call-iptables") == "1"
+    if hairpin or not options.icc:
+        requests.append(set_port(name, isolated=not options.icc, hairpin=hairpin))
+    return requests
 
 
 def _is_peer(inner: str, outer: int) -> bool:

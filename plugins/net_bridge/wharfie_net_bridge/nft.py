@@ -56,10 +56,11 @@ class Nft:
         return items
 
     def close(self) -> None:
-        """Give the library's memory and socket back."""
+        """Give the library's memory and socket back. May be repeated."""
         with self._lock:
-            self._library.nft_ctx_free(self._context)
-            self._context = None
+            context, self._context = self._context, None
+            if context:  # the library does not bear being handed nothing
+                self._library.nft_ctx_free(context)
 
     def _call(self, commands: str, flags: int) -> str:
         with self._lock:

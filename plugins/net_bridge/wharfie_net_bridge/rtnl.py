@@ -191,9 +191,10 @@ def set_link(message: Any) -> Request:
     return Request(RTM_SETLINK, 0, message)
 
 
-def isolate_port(name: str) -> Request:
-    """Let a bridge's port speak to the bridge itself but to no other port that is isolated too."""
-    data = {"attrs": [("IFLA_BRPORT_ISOLATED", 1)]}
+def set_port(name: str, *, isolated: bool, hairpin: bool) -> Request:
+    """Change a bridge's port. `isolated`: it speaks to the bridge itself but to no other isolated port. `hairpin`: a
+    packet may leave by the port that it came in by."""
+    data = {"attrs": [("IFLA_BRPORT_ISOLATED", int(isolated)), ("IFLA_BRPORT_MODE", int(hairpin))]}
     info = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", data)]}
     return Request(RTM_NEWLINK, 0, link_message(name=name, attributes=[("IFLA_LINKINFO", info)]))
 
