@@ -37,6 +37,7 @@ class PlainEngine(Engine):
     pid = 0
     go = -1
     failure = -1
+    made = -1
 
     def create(self, rootfs: Path, streams: Streams) -> int:
         if self.options.get("refuse"):
@@ -44,6 +45,7 @@ class PlainEngine(Engine):
         kinds = {namespace["type"] for namespace in self.spec.get("linux", {}).get("namespaces", ())}
         wait, self.go = os.pipe()
         self.failure, report = os.pipe()
+        ready, self.made = os.pipe()
         own = os.open("/proc/self/ns/pid", os.O_RDONLY)
         if "pid" in kinds:
             unshare(CLONE_NEWPID)
@@ -51,8 +53,10 @@ class PlainEngine(Engine):
         if self.pid == 0:
             _child(lambda: self._init(rootfs, streams, "network" in kinds, wait), report)
         setns(own, CLONE_NEWPID)
-        for fd in (own, wait, report):
+        for fd in (own, wait, report, self.made):
             os.close(fd)
+        os.read(ready, 1)
+        os.close(ready)
         return self.pid
 
     def _init(self, rootfs: Path, streams: Streams, network: bool, wait: int) -> None:
@@ -61,13 +65,13 @@ class PlainEngine(Engine):
         unshare(CLONE_NEWNS | (CLONE_NEWNET if network else 0))
         mount("none", "/", "none", MS_REC | MS_PRIVATE)
         _take_streams(streams)
-        os.closerange(3, wait)
         os.chdir(rootfs)
         _libc.pivot_root(b".", b".")
         umount2(".", MNT_DETACH)
         os.chdir("/")
         if network:
             _loopback_up()
+        os.write(self.made, b"x")
         if not os.read(wait, 1):
             os._exit(0)
         _execute(self.spec["process"])
@@ -87,9 +91,9 @@ class PlainEngine(Engine):
         def run() -> None:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             os.setsid()
+            _take_streams(streams)
             for space in spaces:
                 setns(space, 0)
-            _take_streams(streams)
             _execute(process)
 
         pid = os.fork()

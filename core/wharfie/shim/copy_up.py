@@ -57,7 +57,7 @@ def copy_up(root: int, destination: str, folder: str) -> None:
 def _copy_folder(walk: _Walk, source: int, target: int, depth: int) -> None:
     if depth > DEPTH_LIMIT // 2:
         raise InvalidArgument(f"image content for a volume: folders more than {DEPTH_LIMIT // 2} deep")
-    for name in os.listdir(source):  # noqa: PTH208  # a descriptor
+    for name in os.listdir(source):  # a descriptor
         facts = os.stat(name, dir_fd=source, follow_symlinks=False)
         kind = stat.S_IFMT(facts.st_mode)
         if kind == stat.S_IFDIR:

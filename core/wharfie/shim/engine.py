@@ -35,6 +35,9 @@ class Streams:
 class Engine(ABC):
     """One container in one shim. The shim is the parent (or subreaper) of every process that the engine makes.
 
+    Like every Python process the shim ignores SIGPIPE, and has a handler for SIGCHLD: an engine puts signals back to their
+    defaults before it executes a program, and gives it no descriptor but the three streams, which its user may reopen.
+
     Errors are those of `wharfie.spi.errors`, with the messages that `wharfie.spi.runtime` asks for; OSError is mapped.
     """
 

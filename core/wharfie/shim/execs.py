@@ -57,8 +57,7 @@ class Execs:
             raise Conflict(f"exec {exec_id} is running already")
         try:
             process = _with_user(found.process, found.user, container_pid, default)
-            owner = process["user"]
-            found.pid = engine.exec(process, found.session.open((owner["uid"], owner["gid"])))
+            found.pid = engine.exec(process, found.session.open())
             found.session.begin()
         except BaseException:
             del self._execs[exec_id]

@@ -8,7 +8,7 @@ from wharfie.spi.log import LINE_LIMIT, LogSink, Stream
 class LogLines:
     """Gives a sink whole lines, or pieces of LINE_LIMIT bytes of longer ones, all with the time of their read.
 
-    A sink that fails (its disk is full, it has a defect) loses that piece; the container goes on and the failure is counted.
+    A sink that fails (a full disk, a defect) loses that piece; the container goes on and the failure is counted.
     """
 
     def __init__(self, sink: LogSink) -> None:

@@ -157,8 +157,7 @@ class Shim:
             spec["root"] = {**(spec.get("root") or {}), "path": str(target)}
             self._spec = spec
             self._engine = engine = maker.make_engine(self._request, spec)
-            streams = self._session.open((user.uid, user.gid))
-            self._pid = engine.create(target, streams)
+            self._pid = engine.create(target, self._session.open())
         self._session.begin()
         self._watch_memory(engine)
         self._serve_names()

@@ -77,9 +77,8 @@ class Session:
 
     # The process's side
 
-    def open(self, owner: tuple[int, int]) -> Streams:
-        """Make the descriptors for the engine. `owner`: uid and gid of the process, who may then reopen them by
-        /dev/stdout. `begin` or `abandon` must follow."""
+    def open(self) -> Streams:
+        """Make the descriptors for the engine. `begin` or `abandon` must follow."""
         if self.terminal:
             self._console, theirs = socket.socketpair()
             self._handed = [theirs.detach()]
@@ -95,8 +94,6 @@ class Session:
             os.set_blocking(ours, False)
             self._handed.append(theirs_fd)
             self._outputs.append(_Output("stdout" if stream == "stdout" else "stderr", ours))
-        for fd in self._handed if self._keep_stdin else self._handed[1:]:
-            os.fchown(fd, *owner)
         return Streams(stdin=self._handed[0], stdout=self._handed[1], stderr=self._handed[2])
 
     def begin(self) -> None:
