@@ -1,0 +1,1 @@
+"""Drivers for Wharfie: `volume` and `network`."""
