@@ -38,6 +38,7 @@ _REMEMBERED_LIMIT: Final = 32 << 20
 """Bytes of names that one archive may make us remember."""
 _LINKS_LIMIT: Final = 40  # as many as the kernel follows
 _OPEN_FOLDERS: Final = 32
+_SHOWN: Final = 200
 _TIMES_IN_MEMORY: Final = 4 << 20
 _TIME: Final = struct.Struct("=Hq")
 _TIME_LIMIT_NS: Final = (1 << 63) - 1
@@ -98,8 +99,9 @@ def is_whiteout(facts: os.stat_result) -> bool:
 
 
 def show(path: bytes) -> str:
-    """A path for a message."""
-    return '"' + path.decode("utf-8", "backslashreplace") + '"'
+    """A path for a message, cut when it is very long."""
+    text = path[:_SHOWN].decode("utf-8", "backslashreplace")
+    return f'"{text}"' if len(path) <= _SHOWN else f'"{text}…" ({len(path)} bytes)'
 
 
 def _entry_error(entry: Entry, error: OSError) -> WharfieError:
@@ -123,9 +125,7 @@ def _clean(path: bytes, entry: Entry) -> bytes:
             parts.append(part)
     clean = b"/".join(parts)
     if len(clean) > PATH_LIMIT:
-        raise InvalidArgument(
-            f"the entry {show(entry.path[:80])}… has a path of {len(clean)} bytes; the limit is {PATH_LIMIT}"
-        )
+        raise InvalidArgument(f"the entry {show(entry.path)} has a path longer than {PATH_LIMIT} bytes")
     return clean
 
 
@@ -164,8 +164,6 @@ class _Unpacker:
         parent, name = _split(path)
         if b".wh." in path and self._whiteouts is not Whiteouts.LITERAL and self._mark(entry, parent, name):
             return
-        if self._whiteouts is Whiteouts.REMOVE:
-            self._bring(path)
         if entry.kind == tarformat.FOLDER:
             self._make_folder(entry, path, parent, name)
         elif not path:
@@ -179,6 +177,8 @@ class _Unpacker:
                 self._remove(parent, name)
                 nodes.place(self._folder(parent), name, entry, lambda file: self._write(entry, file))
             self._size += entry.size
+        if self._whiteouts is Whiteouts.REMOVE:
+            self._bring(path)
 
     def finish(self) -> Unpacked:
         self._forget_folders()
@@ -300,6 +300,9 @@ class _Unpacker:
         if self._whiteouts is Whiteouts.OVERLAY and is_whiteout(facts):
             os.unlink(name, dir_fd=folder)
             return self._imply(folder, name, hides=True)
+        if self._whiteouts is Whiteouts.REMOVE and not stat.S_ISLNK(facts.st_mode) and path not in self._own:
+            os.unlink(name, dir_fd=folder)  # a file of the layers below
+            return self._imply(folder, name, hides=False)
         try:
             return open_in_root(self._root, path, FOLDER)
         except FileNotFoundError:
@@ -323,14 +326,22 @@ class _Unpacker:
             if hides:
                 os.setxattr(below, OPAQUE_XATTR, b"y")
             elif self._whiteouts is Whiteouts.OVERLAY:
-                # By its true place: the path may have gone through links.
-                path = _place_of(below).removeprefix(_place_of(self._root)).lstrip(b"/")
-                self._remember(path)
-                self._implied[path] = None
+                self._note_implied(below)
         except BaseException:
             os.close(below)
             raise
         return below
+
+    def _note_implied(self, folder: int) -> None:
+        """By its true place: the path that led here may have gone through links."""
+        try:
+            path = _place_of(folder).removeprefix(_place_of(self._root)).lstrip(b"/")
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return  # nothing finds it that deep; it stays as it is
+            raise
+        self._remember(path)
+        self._implied[path] = None
 
     def _remember(self, *paths: bytes) -> None:
         self._remembered += sum(map(len, paths)) + 100  # what Python adds to each
@@ -383,7 +394,9 @@ class _Unpacker:
         except FileExistsError:
             # This layer has the name too: that stays, and of a folder only the lower part goes.
             if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-                os.setxattr(self._folder(parent + b"/" + name if parent else name), OPAQUE_XATTR, b"y")
+                path = parent + b"/" + name if parent else name
+                os.setxattr(self._folder(path), OPAQUE_XATTR, b"y")
+                self._implied.pop(path, None)  # it is a new folder, whatever was below
 
     def _bring(self, path: bytes) -> None:
         """Note that `path` and the folders above it are this archive's."""

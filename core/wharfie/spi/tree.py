@@ -89,14 +89,17 @@ class Tree:
         if len(place.path) > PATH_LIMIT:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), place.path[:80])
         found: dict[bytes, Node] = {}
-        folder = open_in_root(root, place.path, FOLDER)
+        try:
+            folder = open_in_root(root, place.path, FOLDER)
+        except (FileNotFoundError, NotADirectoryError):
+            return found  # gone meanwhile: a container may be running on it
         try:
             for name in nodes.names(folder):
                 path = place.path + b"/" + name if place.path else name
                 try:
                     found[name] = Node(root=root, path=path, facts=os.stat(name, dir_fd=folder, follow_symlinks=False))
                 except FileNotFoundError:
-                    continue  # gone meanwhile: a container may be running on it
+                    continue
         finally:
             os.close(folder)
         return found
@@ -240,7 +243,10 @@ def _differ(before: Node, now: Node) -> bool:
 
 
 def _capability(node: Node) -> bytes | None:
-    entry = node.entry()
+    try:
+        entry = node.entry()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     return entry.xattrs.get(_CAPABILITY) if entry else None
 
 
@@ -260,7 +266,10 @@ def _look(root: int, path: bytes) -> os.stat_result | None:
 
 
 def _is_opaque(root: int, path: bytes) -> bool:
-    folder = open_in_root(root, path, FOLDER)
+    try:
+        folder = open_in_root(root, path, FOLDER)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     try:
         return os.getxattr(folder, OPAQUE_XATTR) == b"y"
     except OSError as error:
