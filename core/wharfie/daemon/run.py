@@ -1,0 +1,166 @@
+"""The daemon's life: folders, locks, sockets, engine, API; signals; and the same backwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import uvloop
+
+from wharfie.api.app import create_app
+from wharfie.api.front import REQUEST_ID
+from wharfie.api.server import Server
+from wharfie.daemon import logs
+from wharfie.daemon.checks import driver_settings, report_missing
+from wharfie.daemon.config import DaemonConfig, engine_settings
+from wharfie.daemon.listeners import Listener, open_listeners
+from wharfie.daemon.lock import Locks, instance_of
+from wharfie.engine.engine import Engine
+from wharfie.engine.host import host_facts
+from wharfie.plugins.drivers import Drivers
+from wharfie.spi.errors import Forbidden, InvalidArgument, WharfieError, from_os_error
+
+log = logging.getLogger("wharfie.daemon")
+
+Load = Callable[[], tuple[DaemonConfig, list[str]]]
+
+DATA_MODE = 0o710
+"""Others see nothing of images and volumes."""
+EXEC_MODE = 0o711
+"""Others may reach a socket in it whose path they know."""
+
+_RELOADABLE = frozenset({"debug", "log_level"})
+
+
+def run(load: Load) -> int:
+    """Be the daemon until a signal ends it. Returns the exit status. Errors: WharfieError when it cannot start."""
+    config, warnings = load()
+    if os.geteuid() != 0:
+        raise Forbidden("wharfied needs to be started as root: it makes namespaces, mounts and network devices")
+    logs.set_up(config.log_format, config.log_level, debug=config.debug, request_id=REQUEST_ID.get)
+    for warning in warnings:
+        log.warning("%s", warning)
+    report_missing(config)
+    try:
+        data_root, exec_root = _folder(config.data_root, DATA_MODE), _folder(config.exec_root, EXEC_MODE)
+        with Locks(data_root, config.pid_path), contextlib.ExitStack() as sockets:
+            listeners = open_listeners(config)
+            for listener in listeners:
+                sockets.callback(listener.close)
+                _warn_if_open(listener)
+            daemon = _Daemon(load, config, data_root, exec_root, listeners)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(daemon.live())
+    except OSError as error:
+        raise from_os_error(error) from error
+    return 0
+
+
+def _folder(path: str, mode: int) -> Path:
+    folder = Path(path).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():
+        raise InvalidArgument(f"{path} is no folder")
+    os.chown(folder, 0, 0)
+    folder.chmod(mode)
+    return folder
+
+
+def _warn_if_open(listener: Listener) -> None:
+    if listener.socket.family != socket.AF_UNIX and listener.tls is None:
+        log.warning(
+            "%s is open to everybody who can reach it, without any authentication: who connects is root on this host; "
+            "use --tlsverify",
+            listener.host,
+        )
+
+
+class _Daemon:
+    """What lives in the event loop."""
+
+    def __init__(
+        self, load: Load, config: DaemonConfig, data_root: Path, exec_root: Path, listeners: Sequence[Listener]
+    ) -> None:
+        self._load = load
+        self._config = config
+        self._data_root = data_root
+        self._exec_root = exec_root
+        self._listeners = listeners
+        self._stop = asyncio.Event()
+
+    async def live(self) -> None:
+        """From the first to the last."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end, number)
+        instance = instance_of(self._data_root)
+        facts = host_facts()
+        drivers = Drivers(
+            driver_settings(self._config), state=self._data_root, run=self._exec_root, instance=instance, host=facts
+        )
+        engine = await Engine.open(engine_settings(self._config, instance), drivers, facts)
+        loop.add_signal_handler(signal.SIGHUP, self._reload, engine)
+        try:
+            await self._serve(engine)
+        finally:
+            _notify("STOPPING=1")
+            await engine.shutdown()
+            log.info("daemon has ended")
+
+    async def _serve(self, engine: Engine) -> None:
+        tls = [(listener.socket, listener.tls) for listener in self._listeners if listener.tls is not None]
+        server = Server(create_app(engine), tls=tls)
+        plain = [listener.socket for listener in self._listeners if listener.tls is None]
+        serving = asyncio.create_task(server.serve(plain))
+        stopping = asyncio.create_task(self._stop.wait())
+        log.info("daemon has completed initialization; API listens on %s", ", ".join(self._config.hosts))
+        _notify("READY=1")
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        server.should_exit = True
+        await serving
+
+    def _end(self, number: int) -> None:
+        if self._stop.is_set():
+            _give_up(number)
+        log.info("%s: the daemon ends; a second signal ends it at once", signal.Signals(number).name)
+        self._stop.set()
+
+    def _reload(self, engine: Engine) -> None:
+        try:
+            fresh, warnings = self._load()
+        except WharfieError as error:
+            log.error("the configuration was not reloaded: %s", error.message)
+            return
+        for warning in warnings:
+            log.warning("%s", warning)
+        changed = [name for name in DaemonConfig.model_fields if getattr(fresh, name) != getattr(self._config, name)]
+        for name in changed:
+            if name not in _RELOADABLE:
+                log.warning("%s has changed; that takes effect at the next start", name.replace("_", "-"))
+        logs.set_level(fresh.log_level, debug=fresh.debug)
+        applied = {name: getattr(fresh, name) for name in changed if name in _RELOADABLE}
+        self._config = self._config.model_copy(update=applied)
+        engine.events.emit("daemon", "reload", engine.settings.instance, {"name": socket.gethostname()})
+        log.info("the configuration was reloaded")
+
+
+def _give_up(number: int) -> NoReturn:
+    """Leave everything as it is; the next start finds it."""
+    log.error("%s again: the daemon ends at once", signal.Signals(number).name)
+    os._exit(128 + number)
+
+
+def _notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)), if it is there."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(state.encode(), f"\0{address[1:]}" if address.startswith("@") else address)
