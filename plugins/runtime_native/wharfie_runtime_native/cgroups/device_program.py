@@ -20,6 +20,7 @@ from wharfie_runtime_native.syscalls import bpf
 # linux/bpf.h
 _BPF_PROG_LOAD: Final = 5
 _BPF_PROG_ATTACH: Final = 8
+_BPF_PROG_DETACH: Final = 9
 _BPF_PROG_TYPE_CGROUP_DEVICE: Final = 15
 _BPF_CGROUP_DEVICE: Final = 6
 _BPF_F_ALLOW_MULTI: Final = 2
@@ -96,16 +97,19 @@ def load(program: bytes) -> int:
         raise DriverError(f"cannot load the device rules' BPF program: {os.strerror(error.errno or 0).lower()}") from error
 
 
-def attach(directory: Path, rules: Sequence[Rule]) -> None:
-    """Put the rules on a group. They live as long as the group. Errors: DriverError."""
+def attach(directory: Path, rules: Sequence[Rule], *, instead_of: int = -1) -> int:
+    """Put the rules on a group, where they live as long as it does; the program's descriptor. All programs of a group
+    have to allow, so the one that is replaced, `instead_of`, is taken off afterwards. Errors: DriverError."""
     program = load(assemble(rules))
     try:
         group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             bpf(_BPF_PROG_ATTACH, struct.pack("<IIII", group, program, _BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI))
+            if instead_of >= 0:
+                bpf(_BPF_PROG_DETACH, struct.pack("<III", group, instead_of, _BPF_CGROUP_DEVICE))
         finally:
             os.close(group)
     except OSError as error:
-        raise DriverError(f"cannot attach device rules to {directory}: {os.strerror(error.errno or 0).lower()}") from error
-    finally:
         os.close(program)
+        raise DriverError(f"cannot attach device rules to {directory}: {os.strerror(error.errno or 0).lower()}") from error
+    return program

@@ -33,6 +33,7 @@ class CgroupV2(Cgroup):
         super().__init__(path)
         self._root = root
         self._directory = root / self.path
+        self._program = -1  # the device rules' program, kept open so that it can be taken off
 
     def directories(self) -> Mapping[str, Path]:
         return {"": self._directory}
@@ -66,7 +67,10 @@ class CgroupV2(Cgroup):
 
     def apply(self, resources: Mapping[str, Any]) -> None:
         if "devices" in resources:
-            device_program.attach(self._directory, device_rules.effective(resources["devices"] or ()))
+            rules = device_rules.effective(resources["devices"] or ())
+            program = device_program.attach(self._directory, rules, instead_of=self._program)
+            self._close_program()
+            self._program = program
         self._apply_memory(resources.get("memory") or {})
         self._apply_cpu(resources.get("cpu") or {})
         if limit := (resources.get("pids") or {}).get("limit"):
@@ -118,6 +122,15 @@ class CgroupV2(Cgroup):
         for key, word in _THROTTLES.items():
             for entry in block_io.get(key) or ():
                 write(self._directory, "io.max", f"{entry['major']}:{entry['minor']} {word}={entry['rate']}")
+
+    def _close_program(self) -> None:
+        if self._program >= 0:
+            os.close(self._program)
+            self._program = -1
+
+    def delete(self) -> None:
+        super().delete()
+        self._close_program()
 
     def join(self) -> None:
         write(self._directory, "cgroup.procs", "0")
