@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 import socket
+import struct
 import termios
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -156,6 +157,8 @@ def _take_streams(streams: Streams) -> None:
     if streams.console >= 0:
         master, slave = os.openpty()
         fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+        if streams.size is not None:
+            fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *streams.size, 0, 0))
         sender = socket.socket(fileno=os.dup(streams.console))
         sender.sendmsg([b"tty"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [master]))])
         fds = [slave] * 3

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from wharfie.shim.folder import SOCKET
 from wharfie.shim.protocol import Broken, Message, Reader, error_from_message, send
 from wharfie.spi.errors import DeadlineExceeded, Unavailable, WharfieError
 
@@ -129,7 +130,7 @@ def connect(folder: Path) -> socket.socket | None:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(2)
-        sock.connect(f"/proc/self/fd/{here}/shim.sock")
+        sock.connect(f"/proc/self/fd/{here}/{SOCKET}")
     except (ConnectionRefusedError, FileNotFoundError):
         sock.close()
         return None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from wharfie.shim.folder import LOG, SOCKET
 from wharfie.shim.loop import GONE, READ, WRITE, Loop
 from wharfie.shim.protocol import VERSION, Broken, Message, Reader, encode, error_to_message
 from wharfie.spi.errors import DriverError, Unsupported, WharfieError
@@ -129,7 +130,7 @@ class Control:
         here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.chdir(self._folder)
-            self._listener.bind("shim.sock")
+            self._listener.bind(SOCKET)
         finally:
             os.fchdir(here)
             os.close(here)
@@ -189,7 +190,7 @@ class Control:
     def note(self, text: str) -> None:
         """Something that nobody is told otherwise, for those who look into the folder."""
         try:
-            with open(self._folder / "shim.log", "a") as file:
+            with open(self._folder / LOG, "a") as file:
                 file.write(text)
         except OSError:
             pass

@@ -15,8 +15,10 @@ from pathlib import Path
 from wharfie.shim import safe_path
 from wharfie.spi.errors import InvalidArgument
 
-DEPTH_LIMIT = 1024
-"""Folders within folders; each level holds two descriptors."""
+DEPTH_LIMIT = 256
+"""Folders within folders; each level holds two descriptors and two frames of the interpreter's stack."""
+LINK_LIMIT = 256
+"""Files with several names whose first copy is remembered by a descriptor; later ones become files of their own."""
 _CHUNK = 8 * 1024 * 1024
 _CANNOT = (errno.ENOTSUP, errno.EPERM, errno.EINVAL)
 
@@ -55,8 +57,8 @@ def copy_up(root: int, destination: str, folder: str) -> None:
 
 
 def _copy_folder(walk: _Walk, source: int, target: int, depth: int) -> None:
-    if depth > DEPTH_LIMIT // 2:
-        raise InvalidArgument(f"image content for a volume: folders more than {DEPTH_LIMIT // 2} deep")
+    if depth > DEPTH_LIMIT:
+        raise InvalidArgument(f"image content for a volume: folders more than {DEPTH_LIMIT} deep")
     for name in os.listdir(source):  # a descriptor
         facts = os.stat(name, dir_fd=source, follow_symlinks=False)
         kind = stat.S_IFMT(facts.st_mode)
@@ -104,7 +106,7 @@ def _copy_file(walk: _Walk, source: int, target: int, name: str) -> None:
         try:
             _copy_data(file, copy)
             facts = _copy_facts(file, copy)
-            if facts.st_nlink > 1 and len(walk.links) < DEPTH_LIMIT:
+            if facts.st_nlink > 1 and len(walk.links) < LINK_LIMIT:
                 walk.links[facts.st_dev, facts.st_ino] = os.dup(copy)
         finally:
             os.close(copy)

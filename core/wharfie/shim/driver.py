@@ -6,15 +6,13 @@
         engine = "wharfie_runtime_native.engine:NativeEngine"
 
 The daemon's half: it has shims forked by the zygote, asks them over their sockets, and passes on what they report. All
-that it knows of a container is in the container's folder, `<run>/<id>/` (see `process`), or in the shim's memory.
+that it knows of a container is in the container's folder, `<run>/<id>/` (see `folder`), or in the shim's memory.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 import signal
 import socket
 import threading
@@ -26,6 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 from wharfie.shim.connection import Connection, Hub, connect, encode_bytes, wait
+from wharfie.shim.folder import EXIT, REQUEST, SHIM_PID, STATE, read, remove, write
 from wharfie.shim.launch import Zygote
 from wharfie.shim.protocol import VERSION, Message, Reader
 from wharfie.shim.run_folder import hide_mounts, unhide_mounts
@@ -130,14 +129,14 @@ class ShimRuntime(RuntimeDriver):
         }
         shim: Connection | None = None
         try:
-            (folder / "request.json").write_text(json.dumps(request, default=str))
+            write(folder / REQUEST, request)
             modules = [io.log.sink.partition(":")[0]] if io.log else []
             shim = self._fork(id, folder, modules)
             pid = int(shim.call("create", _SLOW)["pid"])
         except BaseException:
             if shim is not None:
                 self._discard(shim)
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
             raise
         return Process(pid=pid, netns=Path(f"/proc/{pid}/ns/net"))
 
@@ -227,9 +226,9 @@ class ShimRuntime(RuntimeDriver):
             self._remove(shim)
         folder = self.context.run / id
         if _ID.fullmatch(id) and folder.exists():
-            if (folder / "request.json").exists():
+            if (folder / REQUEST).exists():
                 self._clean(folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
 
     # Shims
 
@@ -307,7 +306,7 @@ class ShimRuntime(RuntimeDriver):
         shim = self._find(id)
         if shim is not None:
             return shim
-        if _ID.fullmatch(id) and (self.context.run / id / "request.json").exists():
+        if _ID.fullmatch(id) and (self.context.run / id / REQUEST).exists():
             raise Conflict(f"container {id} is not running: its shim is gone")
         raise NotFound(f"no such container: {id}")
 
@@ -316,17 +315,17 @@ class ShimRuntime(RuntimeDriver):
             return list(self._shims.values())
 
     def _folders(self) -> list[Path]:
-        return sorted(path.parent for path in self.context.run.glob("*/request.json"))
+        return sorted(path.parent for path in self.context.run.glob(f"*/{REQUEST}"))
 
     def _recorded_state(self, id: str) -> ContainerState:
         """What the folder of a container says whose shim does not answer. Errors: NotFound."""
         folder = self.context.run / id
-        if not _ID.fullmatch(id) or not (folder / "request.json").exists():
+        if not _ID.fullmatch(id) or not (folder / REQUEST).exists():
             raise NotFound(f"no such container: {id}")
         if self._find(id) is not None:
-            state = _read(folder / "state.json") or {"status": "created", "pid": 0}
-            return _state(id, {**state, "exit": _read(folder / "exit.json")})
-        return _state(id, {"status": "stopped", "pid": 0, "exit": _read(folder / "exit.json") or _unknown_exit(folder)})
+            state = read(folder / STATE) or {"status": "created", "pid": 0}
+            return _state(id, {**state, "exit": read(folder / EXIT)})
+        return _state(id, {"status": "stopped", "pid": 0, "exit": read(folder / EXIT) or _unknown_exit(folder)})
 
     # Reader thread
 
@@ -343,7 +342,7 @@ class ShimRuntime(RuntimeDriver):
             return
         if self._connect(self.context.run / shim.id) or shim.exit_seen:  # it was only the connection that broke
             return
-        known = _read(self.context.run / shim.id / "exit.json")
+        known = read(self.context.run / shim.id / EXIT)
         if known is not None:
             self.context.emit(Exited(id=shim.id, exit=_exit(known)))
         else:
@@ -377,17 +376,10 @@ def _state(id: str, message: Mapping[str, Any]) -> ContainerState:
 
 def _unknown_exit(folder: Path) -> Mapping[str, Any]:
     try:
-        at_ns = (folder / "state.json").stat().st_mtime_ns
+        at_ns = (folder / STATE).stat().st_mtime_ns
     except OSError:
         at_ns = folder.stat().st_mtime_ns
     return {"code": UNKNOWN_EXIT, "at_ns": at_ns}
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 def _kill_if_there(pid: int, folder: Path) -> None:
@@ -397,7 +389,7 @@ def _kill_if_there(pid: int, folder: Path) -> None:
     except ProcessLookupError:
         return
     try:
-        if _read(folder / "shim.pid") == pid and Path(f"/proc/{pid}/comm").read_text().strip() == "wharfie-shim":
+        if read(folder / SHIM_PID) == pid and Path(f"/proc/{pid}/comm").read_text().strip() == "wharfie-shim":
             signal.pidfd_send_signal(fd, signal.SIGKILL)
     except (OSError, ProcessLookupError):
         pass

@@ -21,7 +21,7 @@ class Streams:
     """Descriptors for a process: three pipe ends (or /dev/null), or with `terminal` one console socket's end.
 
     With a terminal the engine opens a pseudo terminal in the container's devpts, makes it the process's controlling
-    terminal and sends the master's descriptor through `console` (SCM_RIGHTS), as OCI runtimes do (runc,
+    terminal, gives it `size` and sends the master's descriptor through `console` (SCM_RIGHTS), as OCI runtimes do (runc,
     docs/terminals.md).
     """
 

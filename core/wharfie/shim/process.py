@@ -1,14 +1,7 @@
 """The shim: the process beside one container, from its making until it is deleted.
 
 It is one thread and one loop. It owns the container's streams, log, exit status, execs and attached clients, and lives on
-without a daemon: a daemon connects to `shim.sock` and is told the state. Its folder, `<run>/<id>/`:
-
-    request.json   what it was started with            shim.sock   for daemons (see `protocol`)
-    shim.pid       its pid                             state.json  the container's state, for when nobody can be asked
-    exit.json      how the container ended             rootfs/     where the root is mounted, in the container's namespace
-    shim.log       what went wrong unnoticed
-
-None of these is synced to the disk: the folder does not outlive a reboot, and neither does the container.
+without a daemon: a daemon connects to `shim.sock` in the container's folder (`folder`) and is told the state.
 """
 
 from __future__ import annotations
@@ -24,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wharfie.shim import maker, users
+from wharfie.shim import folder, maker, users
 from wharfie.shim.control import LATER, Control, Request
 from wharfie.shim.engine import Engine
 from wharfie.shim.execs import Execs
@@ -39,23 +32,16 @@ from wharfie.spi.errors import Conflict
 
 ANSWER_WAITERS = 10.0
 """Seconds that the daemon has for deleting a container that has ended; then its waiting clients are answered."""
-FILES = ("request.json", "shim.sock", "shim.pid", "state.json", "exit.json", "shim.log")
-
-
-def write_atomically(path: Path, content: Any) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(content))
-    new.rename(path)
 
 
 class Shim:
     """One container. `run` returns when it was deleted and its last client has read everything."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._request = json.loads((folder / "request.json").read_bytes())
+    def __init__(self, path: Path) -> None:
+        self._folder = path
+        self._request = json.loads((path / folder.REQUEST).read_bytes())
         self._loop = Loop(self._note_failure)
-        self._control = Control(self._loop, folder, self._handlers(), self._describe, self._on_alone)
+        self._control = Control(self._loop, path, self._handlers(), self._describe, self._on_alone)
         self._waiters = Waiters(self._loop)
         self._log: LogLines | None = None
         self._engine: Engine | None = None
@@ -77,7 +63,7 @@ class Shim:
         set_name("wharfie-shim")
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         self._watch_children()
-        write_atomically(self._folder / "shim.pid", os.getpid())
+        folder.write(self._folder / folder.SHIM_PID, os.getpid())
         self._control.listen()
         self._control.adopt(connection)
         try:
@@ -132,7 +118,7 @@ class Shim:
 
     def _set_status(self, status: str) -> None:
         self._status = status
-        write_atomically(self._folder / "state.json", {"status": status, "pid": self._pid})
+        folder.write(self._folder / folder.STATE, {"status": status, "pid": self._pid})
 
     # Making and starting
 
@@ -150,7 +136,7 @@ class Shim:
         spec = maker.read_spec(self._request)
         self._log = maker.open_log(self._request)
         self._session.log = self._log
-        target = self._folder / "rootfs"
+        target = self._folder / folder.ROOT
         with maker.mount_namespace():
             user = maker.prepare_root(self._request, target)
             spec["process"] = users.apply(spec["process"], user)
@@ -277,7 +263,7 @@ class Shim:
     def _end(self, code: int, *, silent: bool = False) -> None:
         self._look_for_oom()
         self._exit = {"code": code, "at_ns": time.time_ns(), "out_of_memory": self._oom}
-        write_atomically(self._folder / "exit.json", self._exit)
+        folder.write(self._folder / folder.EXIT, self._exit)
         self._set_status("stopped")
         if self._resolver is not None:
             self._resolver.close()  # its sockets would keep the network namespace
@@ -338,7 +324,7 @@ class Shim:
             self._engine.delete()
         self._answer_waiters()
         self._deleted = True
-        self._clear_folder()
+        folder.remove(self._folder)
         self._stop_when_idle()
 
     def _vanish(self) -> None:
@@ -352,17 +338,8 @@ class Shim:
         self._guarded(lambda engine: engine.delete())
         if self._log is not None:
             self._log.close()
-        self._clear_folder()
+        folder.remove(self._folder)
         self._stop_when_idle()
-
-    def _clear_folder(self) -> None:
-        for name in FILES:
-            (self._folder / name).unlink(missing_ok=True)
-        for folder in (self._folder / "rootfs", self._folder):
-            try:
-                folder.rmdir()
-            except OSError:
-                pass  # a driver that looks into it meanwhile removes the rest
 
     def _stop_when_idle(self) -> None:
         """A deleted container's shim stays for clients that still read, and for the answer to be sent."""

@@ -162,7 +162,7 @@ class Session:
             raise Conflict("cannot resize: the process has no terminal")
         self._size = (rows, columns)
         if self._outputs:
-            self._set_size()
+            self._set_size(rows, columns)
 
     # What clients report
 
@@ -322,11 +322,8 @@ class Session:
         self._outputs = [_Output("stdout", master)]
         if self._keep_stdin:
             self._input = os.dup(master)  # epoll knows a number once: reading and writing are watched apart
-        if self._size is not None:
-            self._set_size()
 
-    def _set_size(self) -> None:
-        rows, columns = self._size or (0, 0)
+    def _set_size(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self._outputs[0].fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def _close_handed(self) -> None:

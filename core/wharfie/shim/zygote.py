@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from wharfie.shim import maker, process
+from wharfie.shim.folder import REQUEST
 from wharfie.shim.protocol import error_to_message, send
 from wharfie.shim.system import PR_SET_DUMPABLE, prctl, set_name
 from wharfie.spi.errors import DriverError
@@ -111,7 +112,7 @@ def _become_shim(job: dict[str, Any], channel: socket.socket, connection: socket
 
 
 def _clean(folder: Path, connection: socket.socket) -> None:
-    request = json.loads((folder / "request.json").read_bytes())
+    request = json.loads((folder / REQUEST).read_bytes())
     maker.make_engine(request, maker.read_spec(request)).delete()
     send(connection, {"reply": 0, "result": None})
 
