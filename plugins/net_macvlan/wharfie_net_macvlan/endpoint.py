@@ -1,0 +1,157 @@
+"""An endpoint's interface: made in the sandbox, on the host's parent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from pyroute2 import IPRoute, NetlinkError
+
+from wharfie.shim.netns import within
+from wharfie.spi.errors import Conflict, InvalidArgument, NotFound
+from wharfie.spi.ipam import Address, Interface
+from wharfie.spi.network import Attachment, Endpoint, Network, Sandbox
+from wharfie_net_macvlan.options import PARENT, MacvlanOptions
+from wharfie_net_macvlan.parent import find
+
+IFA_F_NODAD = 0x02
+
+
+def attach(network: Network, options: MacvlanOptions, endpoint: Endpoint, sandbox: Sandbox, mark: str) -> Attachment:
+    """Make the interface, or bring the one that is there to what the endpoint says. A failure leaves nothing.
+
+    `mark` goes into the interface's alias, so that it is known again. Errors: NotFound (the sandbox is gone), Conflict (its
+    interface's name is taken), InvalidArgument (the parent is gone), NetlinkError.
+    """
+    attachment = Attachment(
+        interface=endpoint.interface,
+        mac=endpoint.mac or _mac(endpoint.addresses),
+        addresses=endpoint.addresses,
+        gateway4=_gateway(network, options, endpoint, 4),
+        gateway6=_gateway(network, options, endpoint, 6),
+        data={"parent": options.parent},
+    )
+    try:
+        fresh = _make(options, endpoint.interface, attachment.mac, sandbox)
+        try:
+            within(sandbox.path, partial(_configure, endpoint, attachment, mark, fresh=fresh))
+        except BaseException:
+            if fresh:
+                within(sandbox.path, partial(_delete, endpoint.interface, None))
+            raise
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise NotFound(
+            f"network namespace {sandbox.path} of container {endpoint.container.name} is gone: its process has ended"
+        ) from error
+    return attachment
+
+
+def detach(interface: str, sandbox: Path, mark: str) -> None:
+    """Remove the interface that carries `mark`. It may be gone, and so may the sandbox, which takes it along."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        within(sandbox, partial(_delete, interface, mark))
+
+
+def _make(options: MacvlanOptions, name: str, mac: str, sandbox: Sandbox) -> bool:
+    """True: it is new. False: an interface of that name is there."""
+    target = os.open(sandbox.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with IPRoute() as route:
+            parent = find(route, options.parent)
+            if parent is None:
+                raise InvalidArgument(
+                    f'{PARENT}: interface "{options.parent}" is gone; bring it back or remove the network'
+                )
+            given = {"mtu": options.mtu} if options.mtu else {}
+            try:
+                route.link(
+                    "add",
+                    ifname=name,
+                    kind="macvlan",
+                    link=parent["index"],
+                    macvlan_mode=options.mode,
+                    net_ns_fd=target,
+                    address=mac,
+                    **given,
+                )
+            except NetlinkError as error:
+                if error.code != errno.EEXIST:
+                    raise
+                return False
+    finally:
+        os.close(target)
+    return True
+
+
+def _configure(endpoint: Endpoint, attachment: Attachment, mark: str, *, fresh: bool) -> None:
+    """Runs in the sandbox: alias, addresses, interfaces up, routes."""
+    name = endpoint.interface
+    with IPRoute() as route:
+        (link,) = route.link("get", ifname=name)
+        index = link["index"]
+        if not fresh and link.get_attr("IFLA_IFALIAS") != mark:
+            raise Conflict(
+                f'container {endpoint.container.name} has an interface "{name}" already; give this endpoint another name'
+            )
+        ipv6 = any(address.version == 6 for address in endpoint.addresses)
+        setting = Path("/proc/sys/net/ipv6/conf", name, "disable_ipv6")
+        if setting.exists():
+            setting.write_text("0" if ipv6 else "1")
+        route.link("set", index=socket.if_nametoindex("lo"), state="up")
+        route.link("set", index=index, ifalias=mark)
+        for address in endpoint.addresses:
+            _add_address(route, index, address)
+        route.link("set", index=index, state="up")
+        for gateway, wanted, version in (
+            (attachment.gateway4, endpoint.default_route4, 4),
+            (attachment.gateway6, endpoint.default_route6, 6),
+        ):
+            family = socket.AF_INET if version == 4 else socket.AF_INET6
+            if wanted and gateway is not None:
+                route.route("replace", family=family, dst="default", gateway=str(gateway), oif=index)
+            elif not fresh:
+                with _tolerated(errno.ESRCH):
+                    route.route("del", family=family, dst="default", oif=index)
+
+
+def _delete(name: str, mark: str | None) -> None:
+    """Runs in the sandbox."""
+    with IPRoute() as route:
+        link = find(route, name)
+        if link is not None and (mark is None or link.get_attr("IFLA_IFALIAS") == mark):
+            route.link("del", index=link["index"])
+
+
+def _add_address(route: IPRoute, index: int, address: Interface) -> None:
+    # IPAM made sure that the address is nobody else's: usable at once, no duplicate address detection.
+    given = {"flags": IFA_F_NODAD} if address.version == 6 else {}
+    with _tolerated(errno.EEXIST):
+        route.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **given)
+
+
+@contextlib.contextmanager
+def _tolerated(number: int) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code != number:
+            raise
+
+
+def _gateway(network: Network, options: MacvlanOptions, endpoint: Endpoint, version: int) -> Address | None:
+    if network.internal or options.isolated:
+        return None
+    for pool in network.pools:
+        if pool.subnet.version == version and any(address.ip in pool.subnet for address in endpoint.addresses):
+            return pool.gateway
+    return None
+
+
+def _mac(addresses: tuple[Interface, ...]) -> str:
+    """02:42 and the last four bytes of the first address."""
+    return "02:42:" + addresses[0].ip.packed[-4:].hex(":")
