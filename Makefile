@@ -1,0 +1,44 @@
+# make demo   shows the engine at work        make test   the whole suite
+# Both bring what they need: Debian packages, a virtual environment, all plugins. They run as root on Debian 12.
+
+PYTHON  ?= python3
+BIN     := .venv/bin
+MEMBERS := core $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+SOURCES := core/wharfie $(wildcard plugins/*/wharfie_*)
+TOOLS   := ruff mypy import-linter pytest pytest-timeout hypothesis hatchling
+
+empty   :=
+space   := $(empty) $(empty)
+
+# What the engine needs of the host, then what only the tests use.
+DEBS    := python3-venv nftables libnftables1 iproute2 busybox-static ca-certificates
+DEBS    += docker-registry skopeo openssl procps apache2-utils
+
+.PHONY: demo test check bench setup deps
+
+demo: setup
+	$(BIN)/python scripts/demo.py
+
+test: setup
+	$(BIN)/pytest
+
+bench: setup
+	$(BIN)/python scripts/bench.py
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	MYPYPATH=$(subst $(space),:,$(MEMBERS)) $(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+
+# Installed again when a member appears or its pyproject, or a pinned version, changes.
+setup: .venv/installed
+
+.venv/installed: constraints.txt pyproject.toml $(MEMBERS:%=%/pyproject.toml) | deps
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(TOOLS) $(MEMBERS:%=-e ./%)
+	touch $@
+
+deps:
+	@missing=$$(for name in $(DEBS); do dpkg-query -W -f '$${Status}' $$name 2>/dev/null | grep -q 'ok installed' || echo $$name; done); \
+	test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; }
