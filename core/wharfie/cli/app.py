@@ -104,6 +104,8 @@ def run() -> int:
         return INTERRUPTED
     except click.UsageError as error:
         error.show()
+        if isinstance(error, click.MissingParameter):
+            return 1
         return BAD_FLAG if isinstance(error, click.NoSuchOption | click.BadOptionUsage | click.BadParameter) else 1
     except click.ClickException as error:
         error.show()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -156,7 +156,7 @@ def _row(container: Mapping[str, Any], no_trunc: bool) -> dict[str, Any]:
         "Status": container["Status"],
         "State": container["State"],
         "Ports": ", ".join(_ports(container.get("Ports") or [])),
-        "Names": ",".join(name.removeprefix("/") for name in container["Names"]),
+        "Names": ",".join(_names(container["Names"], no_trunc)),
         "Labels": ",".join(f"{key}={value}" for key, value in (container.get("Labels") or {}).items()),
         "Mounts": ",".join(mount.get("Name") or mount.get("Source", "") for mount in container.get("Mounts") or []),
         "Networks": ",".join(networks),
@@ -165,31 +165,37 @@ def _row(container: Mapping[str, Any], no_trunc: bool) -> dict[str, Any]:
     }
 
 
-def _ports(ports: list[Mapping[str, Any]]) -> Iterator[str]:
-    """As Docker lists them: neighbours that map alike become a range."""
-    runs: list[tuple[str, str, int, int, int]] = []  # address, protocol, first container port, last, first host port
-    ordered = sorted(
-        ports, key=lambda port: (port.get("IP") or "", port["Type"], port["PrivatePort"], port.get("PublicPort") or 0)
-    )
-    for port in ordered:
-        address, protocol, private, public = (
-            port.get("IP") or "",
-            port["Type"],
-            port["PrivatePort"],
-            port.get("PublicPort") or 0,
-        )
-        if runs:
-            run_address, run_protocol, first, last, host = runs[-1]
-            follows = private == last + 1 and public == (host + private - first if host else 0)
-            if (run_address, run_protocol) == (address, protocol) and follows:
-                runs[-1] = (address, protocol, first, private, host)
-                continue
-        runs.append((address, protocol, private, private, public))
-    for address, protocol, first, last, host in sorted(runs, key=lambda run: (run[4] == 0, run[2], run[0])):
-        inside = f"{_span(first, last)}/{protocol}"
-        shown = f"[{address}]" if ":" in address else address
-        yield f"{shown}:{_span(host, host + last - first)}->{inside}" if host else inside
+def _names(names: list[str], no_trunc: bool) -> list[str]:
+    """Without the slash; names with another one in them are links of other containers, shown in whole lists only."""
+    plain = [name.removeprefix("/") for name in names]
+    return plain if no_trunc else [name for name in plain if "/" not in name]
 
 
-def _span(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first}-{last}"
+def _ports(ports: list[Mapping[str, Any]]) -> list[str]:
+    """As Docker lists them: neighbours become a range where the host's number is the container's, or there is none; ports
+    that are published under another number come last, one by one."""
+    spans: list[str] = []
+    mapped: list[str] = []
+    open_spans: dict[tuple[str, str], tuple[int, int]] = {}
+    for port in sorted(ports, key=lambda port: (port["PrivatePort"], port.get("IP") or "", port.get("PublicPort") or 0)):
+        address, number, protocol = port.get("IP") or "", port["PrivatePort"], port["Type"]
+        if address and port.get("PublicPort") != number:
+            mapped.append(f"{_bracketed(address)}:{port.get('PublicPort')}->{number}/{protocol}")
+            continue
+        key = (address, protocol)
+        first, last = open_spans.get(key, (number, number - 1))
+        if number != last + 1:
+            spans.append(_span(key, first, last))
+            first = number
+        open_spans[key] = (first, number)
+    return [*spans, *(_span(key, first, last) for key, (first, last) in open_spans.items()), *mapped]
+
+
+def _span(key: tuple[str, str], first: int, last: int) -> str:
+    address, protocol = key
+    numbers = str(first) if first == last else f"{first}-{last}"
+    return f"{_bracketed(address)}:{numbers}->{numbers}/{protocol}" if address else f"{numbers}/{protocol}"
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

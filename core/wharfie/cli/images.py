@@ -50,8 +50,8 @@ def images(
     found = context.client.get("/images/json", {"all": all_, "filters": filters(wanted), "digests": digests})
     rows = [row for image in found for row in _rows(image, no_trunc)]
     if quiet:
-        for identity in dict.fromkeys(row["ID"] for row in rows):
-            print(identity)
+        for row in rows:
+            print(row["ID"])
         return
     columns = dict(_COLUMNS)
     if digests:

@@ -183,7 +183,8 @@ def _event_line(event: Mapping[str, Any]) -> str:
     seconds, fraction = divmod(event["timeNano"], 1_000_000_000)
     moment = datetime.fromtimestamp(seconds).astimezone()
     offset = moment.strftime("%z")
-    stamp = f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}{offset[:3]}:{offset[3:]}"
+    zone = "Z" if offset == "+0000" else f"{offset[:3]}:{offset[3:]}"
+    stamp = f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}{zone}"
     attributes = ", ".join(f"{key}={value}" for key, value in sorted((event["Actor"].get("Attributes") or {}).items()))
     return f"{stamp} {event['Type']} {event['Action']} {event['Actor']['ID']}" + (f" ({attributes})" if attributes else "")
 

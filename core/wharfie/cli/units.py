@@ -47,17 +47,17 @@ def moment(text: str) -> str:
     return text if seconds is None else f"{time.time() - seconds:.9f}"
 
 
-def human_size(size: float) -> str:
-    """ "187MB": decimal, three digits."""
+def human_size(size: float, digits: int = 3) -> str:
+    """Decimal, as in "187MB"."""
     for unit in _DECIMAL:
         if size < 1000 or unit == _DECIMAL[-1]:
             break
         size /= 1000
-    return f"{size:.3g}{unit}"
+    return f"{size:.{digits}g}{unit}"
 
 
 def human_duration(seconds: float) -> str:
-    """ "About an hour", as Docker says it."""
+    """As Docker says it: "About an hour"."""
     whole = int(seconds)
     minutes = whole // 60
     hours = round(seconds / 3600)
@@ -85,7 +85,7 @@ def human_duration(seconds: float) -> str:
 
 
 def ago(created: float | str) -> str:
-    """ "3 hours ago" of Unix seconds or an RFC 3339 time."""
+    """As in "3 hours ago", of Unix seconds or an RFC 3339 time."""
     if isinstance(created, str):
         created = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", created)).timestamp()
     return f"{human_duration(max(0.0, time.time() - created))} ago"

@@ -107,4 +107,4 @@ def prune(context: Context, /, all_: bool, force: bool, filter_: tuple[str, ...]
     done = context.client.post("/volumes/prune", query={"filters": filters(wanted)})
     if done["VolumesDeleted"]:
         print("Deleted Volumes:", *done["VolumesDeleted"], "", sep="\n")
-    print(f"Total reclaimed space: {units.human_size(done['SpaceReclaimed'])}")
+    print(f"Total reclaimed space: {units.human_size(done['SpaceReclaimed'], digits=4)}")

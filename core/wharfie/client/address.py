@@ -46,7 +46,7 @@ def connect(host: str) -> socket.socket:
 
 
 def split_port(address: str) -> tuple[str, int]:
-    """ "host:port", "host" or "[::1]:port". Errors: Unreachable."""
+    """Of "host:port", "host" or "[::1]:port". Errors: Unreachable."""
     address = address.rstrip("/")
     name, separator, port = address.rpartition(":")
     if not separator or address.endswith("]"):
