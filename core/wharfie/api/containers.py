@@ -24,7 +24,7 @@ async def list_containers(
     call: Asked, filters: Filters, all: Flag = False, limit: Integer = None, size: Flag = False
 ) -> Response:
     containers = call.engine.containers
-    found = containers.list(all=all, limit=limit or 0, filters=filters)
+    found = containers.matching(all=all, limit=limit or 0, filters=filters)
     sizes = {container.id: await containers.size(container) for container in found} if size else {}
     return Json([summary_view(call.engine, container, call.version, sizes.get(container.id)) for container in found])
 

@@ -32,7 +32,7 @@ class Disconnect(Model):
 @router.get("/networks")
 @router.get("/networks/")
 async def list_networks(call: Asked, filters: Filters) -> Response:
-    return Json([network_view(network, (), call.version) for network in call.engine.networks.list(filters)])
+    return Json([network_view(network, (), call.version) for network in call.engine.networks.matching(filters)])
 
 
 @router.get("/networks/{ref}")
@@ -62,12 +62,12 @@ async def prune(call: Asked, filters: Filters) -> Response:
 @router.post("/networks/{ref}/connect")
 async def connect(call: Asked, ref: str) -> Response:
     asked = await call.body(Connect)
-    await call.engine.networks.connect(ref, asked.container, asked.endpoint_config or EndpointSettings())
+    await call.engine.connecting.connect(ref, asked.container, asked.endpoint_config or EndpointSettings())
     return Empty(200)
 
 
 @router.post("/networks/{ref}/disconnect")
 async def disconnect(call: Asked, ref: str) -> Response:
     asked = await call.body(Disconnect)
-    await call.engine.networks.disconnect(ref, asked.container, asked.force)
+    await call.engine.connecting.disconnect(ref, asked.container, asked.force)
     return Empty(200)

@@ -26,7 +26,7 @@ class VolumeCreate(Model):
 
 @router.get("/volumes")
 async def list_volumes(call: Asked, filters: Filters) -> Response:
-    found, warnings = await call.engine.volumes.list(filters)
+    found, warnings = await call.engine.volumes.matching(filters)
     return Json({"Volumes": [volume_view(volume) for volume in found], "Warnings": warnings or None})
 
 

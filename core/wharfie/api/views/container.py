@@ -61,7 +61,7 @@ def _paths(engine: Engine, container: Container) -> dict[str, str]:
         "ResolvConfPath": str(folder / "resolv.conf") if started else "",
         "HostnamePath": str(folder / "hostname") if started else "",
         "HostsPath": str(folder / "hosts") if started else "",
-        "LogPath": engine.containers.log_path(container) if started else "",
+        "LogPath": container.log_path if started else "",
     }
 
 

@@ -97,6 +97,7 @@ class Container(Model):
     runtime: str
     log_driver: str
     log_options: dict[str, str] = Field(default_factory=dict)  # as `LogDriver.plan` gave them
+    log_path: str = ""  # the log's file, when the driver has one
     mounts: list[MountPoint] = Field(default_factory=list)
     networks: dict[str, EndpointSettings] = Field(default_factory=dict)  # by network name, as asked and as it came
     joined: list[JoinedEndpoint] = Field(default_factory=list)

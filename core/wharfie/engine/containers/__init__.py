@@ -1,0 +1,1 @@
+"""Containers: made, started, watched, ended and removed. `containers.Containers` is the front."""

@@ -1,0 +1,432 @@
+"""Containers: the front of this folder, what the API calls (Docker Engine API, `/containers`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal as signals
+import socket
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wharfie.engine.containers import listing, ps
+from wharfie.engine.containers.catalog import Catalog
+from wharfie.engine.containers.create import Created, Creator
+from wharfie.engine.containers.ending import Ending
+from wharfie.engine.containers.output import Output
+from wharfie.engine.containers.removal import Remover
+from wharfie.engine.containers.signals import parse as parse_signal
+from wharfie.engine.containers.start import Starter, container_attributes
+from wharfie.engine.containers.waiting import Client, WaitResult, condition_of
+from wharfie.engine.events import Events
+from wharfie.engine.filters import Filters
+from wharfie.engine.identity import check_name
+from wharfie.engine.images.images import Images
+from wharfie.engine.model.container import Container, ContainerCreate
+from wharfie.engine.model.update import UpdateRequest
+from wharfie.engine.networks.endpoints import Endpoints
+from wharfie.engine.networks.networks import Networks
+from wharfie.engine.spec import limits
+from wharfie.engine.volumes import Pruned
+from wharfie.plugins.drivers import Drivers
+from wharfie.plugins.supervisor import Supervised
+from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, WharfieError
+from wharfie.spi.log import LogEntry, LogQuery
+from wharfie.spi.runtime import AttachRequest, ExitReply, RuntimeCapability, RuntimeDriver
+from wharfie.spi.storage import StorageDriver
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT = 10  # seconds; Docker's default
+_KILL_PATIENCE = 10.0  # seconds until a SIGKILL must have ended a container
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Containers:
+    catalog: Catalog
+    creator: Creator
+    starter: Starter
+    ending: Ending
+    remover: Remover
+    output: Output
+    endpoints: Endpoints
+    networks: Networks
+    images: Images
+    drivers: Drivers
+    events: Events
+
+    # ---- making and finding
+
+    async def create(self, request: ContainerCreate, name: str, platform: str = "") -> Created:
+        """`POST /containers/create`."""
+        container, created = await self.creator.create(request, name, platform)
+        self.events.emit("container", "create", container.id, container_attributes(container))
+        return created
+
+    def get(self, ref: str) -> Container:
+        """By id, name or prefix. Errors: NotFound, InvalidArgument (ambiguous)."""
+        return self.catalog.get(ref)
+
+    def matching(self, *, all: bool, limit: int, filters: Filters) -> list[Container]:
+        """`GET /containers/json`, newest first."""
+        return listing.select(self.catalog, self.networks, self._descendants, all=all, limit=limit, filters=filters)
+
+    def _descendants(self, ref: str) -> set[str]:
+        try:
+            image = self.images.get(ref)
+        except (NotFound, InvalidArgument):
+            return set()
+        return {
+            other.id
+            for other in self.images.list(all=True, filters={})
+            if other.chain_ids[: len(image.chain_ids)] == image.chain_ids
+        }
+
+    async def size(self, container: Container) -> tuple[int, int]:
+        """Bytes of the writable layer, and of the whole root."""
+        storage = await self.drivers.get(StorageDriver, container.storage_driver)
+        own = (await storage.call(StorageDriver.usage, container.id)).size
+        try:
+            return own, own + self.images.get(container.image_id).size
+        except NotFound:
+            return own, own
+
+    async def describe(self, container: Container) -> dict[str, str]:
+        """Rows of `GraphDriver.Data`."""
+        storage = await self.drivers.get(StorageDriver, container.storage_driver)
+        return dict(await storage.call(StorageDriver.describe, container.id))
+
+    def folder(self, container: Container) -> Path:
+        return self.catalog.folder(container)
+
+    # ---- starting and stopping
+
+    async def start(self, ref: str) -> bool:
+        """False: it runs already. Errors: Conflict (paused, being removed), and what stands in the way."""
+        container = self.catalog.get(ref)
+        live = self.catalog.live(container)
+        async with live.lock:
+            status = container.state.status
+            if status == "paused":
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if status in ("removing", "dead"):
+                raise Conflict(f"container is marked for removal and cannot be started: {container.id}")
+            if container.id not in self.catalog:
+                raise NotFound(f"No such container: {ref}")
+            if status == "running":
+                return False
+            self.ending.cancel_restart(live)
+            live.stopping, live.back_off = False, 0.0
+            container.restart_count = 0
+            try:
+                await self.starter.start(container)
+            except WharfieError:
+                failed = True
+                raise
+            else:
+                failed = False
+            finally:
+                if failed and container.host_config.auto_remove:
+                    self.ending.later(self.remover.remove_ended(container), f"removing {container.name}")
+        return True
+
+    async def stop(self, ref: str, *, timeout: int | None, signal: str = "", for_shutdown: bool = False) -> bool:
+        """Ask, then insist after `timeout` seconds (-1: never). False: it did not run.
+
+        `for_shutdown`: the daemon ends; the restart policy starts the container again with the daemon.
+        """
+        container = self.catalog.get(ref)
+        first = self._stop_signal(container, signal)
+        live = self.catalog.live(container)
+        container.manually_stopped = not for_shutdown
+        if container.state.status == "restarting":
+            await self._stop_restarting(container)
+            return True
+        if not container.state.running:
+            return False
+        live.stopping = True
+        try:
+            ended = live.waiting.future("next-exit")
+            await self._signal(container, first)
+            patience = self._patience(container, timeout)
+            if not await _within(ended, patience):
+                await self._kill(container, ended)
+        finally:
+            live.stopping = False
+        await self._settled(container)
+        self.events.emit("container", "stop", container.id, container_attributes(container))
+        return True
+
+    def _stop_signal(self, container: Container, text: str) -> int:
+        try:
+            return parse_signal(text or container.config.stop_signal, signals.SIGTERM)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"cannot stop container: {container.name}: {error.message}") from error
+
+    def _patience(self, container: Container, timeout: int | None) -> float | None:
+        seconds = container.config.stop_timeout if timeout is None else timeout
+        if seconds is None:
+            seconds = STOP_TIMEOUT
+        return None if seconds < 0 else float(seconds)
+
+    async def _stop_restarting(self, container: Container) -> None:
+        live = self.catalog.live(container)
+        self.ending.cancel_restart(live)
+        async with live.lock:
+            if container.state.status == "restarting":
+                container.state.status = "exited"
+                await self.catalog.save(container)
+
+    async def _settled(self, container: Container) -> None:
+        """Until the end of the container is recorded and everything given back."""
+        async with self.catalog.live(container).lock:
+            return
+
+    async def _kill(self, container: Container, ended: asyncio.Future[WaitResult]) -> None:
+        await self._signal(container, signals.SIGKILL)
+        if not await _within(ended, _KILL_PATIENCE):
+            raise WharfieError(
+                f"cannot kill container: {container.name}: it did not end {_KILL_PATIENCE:.0f} s after SIGKILL; a process "
+                "may be stuck in the kernel (see its state D in docker top)"
+            )
+
+    async def _signal(self, container: Container, number: int) -> None:
+        """Send a signal; a frozen container is thawed so that it can act on it. One that just ended is fine."""
+        runtime = await self._runtime(container)
+        try:
+            await runtime.call(RuntimeDriver.signal, container.id, number)
+            if container.state.status == "paused":
+                await runtime.call(RuntimeDriver.resume, container.id)
+        except (NotFound, Conflict) as error:
+            log.debug("%s: signal %d came too late: %s", container.name, number, error)
+            return
+        self.events.emit("container", "kill", container.id, container_attributes(container, signal=str(int(number))))
+
+    async def restart(self, ref: str, *, timeout: int | None, signal: str = "") -> None:
+        container = self.catalog.get(ref)
+        auto_remove, container.host_config.auto_remove = container.host_config.auto_remove, False
+        try:
+            await self.stop(container.id, timeout=timeout, signal=signal)
+        finally:
+            container.host_config.auto_remove = auto_remove
+        await self.start(container.id)
+        self.events.emit("container", "restart", container.id, container_attributes(container))
+
+    async def kill(self, ref: str, signal: str) -> None:
+        """Send a signal. Errors: Conflict (not running), InvalidArgument, with Docker's texts."""
+        container = self.catalog.get(ref)
+        try:
+            number = parse_signal(signal, signals.SIGKILL)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"cannot kill container: {ref}: {error.message}") from error
+        if container.state.status == "restarting":
+            container.manually_stopped = True
+            await self._stop_restarting(container)
+            return
+        if not container.state.running:
+            raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
+        live = self.catalog.live(container)
+        if number in (signals.SIGKILL, self._stop_signal(container, "")):
+            container.manually_stopped = True
+        if number != signals.SIGKILL:
+            await self._signal(container, number)
+            return
+        ended = live.waiting.future("next-exit")
+        await self._kill(container, ended)
+        await self._settled(container)
+
+    async def pause(self, ref: str) -> None:
+        container = self.catalog.get(ref)
+        async with self.catalog.live(container).lock:
+            if container.state.status == "paused":
+                raise Conflict(f"Container {container.id} is already paused")
+            if container.state.status != "running":
+                raise Conflict(f"container {container.id} is not running")
+            runtime = await self._runtime(container)
+            await runtime.call(RuntimeDriver.pause, container.id)
+            container.state.status = "paused"
+            await self.catalog.save(container)
+        self.events.emit("container", "pause", container.id, container_attributes(container))
+
+    async def unpause(self, ref: str) -> None:
+        container = self.catalog.get(ref)
+        async with self.catalog.live(container).lock:
+            if container.state.status != "paused":
+                raise WharfieError(f"Container {container.id} is not paused")  # Docker answers 500
+            runtime = await self._runtime(container)
+            await runtime.call(RuntimeDriver.resume, container.id)
+            container.state.status = "running"
+            await self.catalog.save(container)
+        self.events.emit("container", "unpause", container.id, container_attributes(container))
+
+    # ---- changing
+
+    async def rename(self, ref: str, name: str) -> None:
+        container = self.catalog.get(ref)
+        if not name:
+            raise InvalidArgument("Neither old nor new names may be empty")
+        new = check_name(name)
+        async with self.catalog.live(container).lock:
+            old = container.name
+            if new == old:
+                raise InvalidArgument("Renaming a container with the same name as its current name")
+            try:
+                self.catalog.claim_name(new, container.id)
+            except Conflict as error:
+                raise Conflict(f"Error when allocating new name: {error.message}") from error
+            container.name = new
+            try:
+                await self.catalog.save(container)
+            except WharfieError:
+                container.name = old
+                self.catalog.release_name(new, container.id)
+                raise
+            self.catalog.release_name(old, container.id)
+            self.endpoints.rename(container)
+        self.events.emit("container", "rename", container.id, container_attributes(container, oldName=f"/{old}"))
+
+    async def update(self, ref: str, request: UpdateRequest) -> list[str]:
+        """Change limits and the restart policy; only what was sent. Errors: InvalidArgument, Conflict."""
+        container = self.catalog.get(ref)
+        async with self.catalog.live(container).lock:
+            changed = {name: getattr(request, name) for name in request.model_fields_set}
+            policy = changed.get("restart_policy")
+            if policy is not None and not policy.name:
+                changed.pop("restart_policy")
+            elif policy is not None and container.host_config.auto_remove:
+                raise Conflict(f"Restart policy cannot be updated because AutoRemove is enabled for the container {ref}")
+            changed = {name: value for name, value in changed.items() if value not in (0, "", None)}
+            draft = container.host_config.model_copy(update=changed)
+            limits.check(draft)
+            if container.state.running:
+                runtime = await self._runtime(container)
+                await runtime.call(RuntimeDriver.update, container.id, limits.resources(draft))
+            container.host_config = draft
+            await self.catalog.save(container)
+        self.events.emit("container", "update", container.id, container_attributes(container))
+        return []
+
+    async def resize(self, ref: str, rows: int, columns: int) -> None:
+        container = self._running(ref)
+        runtime = await self._runtime(container)
+        await runtime.call(RuntimeDriver.resize, container.id, "", rows, columns)
+        size = {"height": str(rows), "width": str(columns)}
+        self.events.emit("container", "resize", container.id, container_attributes(container, **size))
+
+    # ---- looking
+
+    async def top(self, ref: str, ps_args: str) -> ps.Top:
+        """Processes as the host's ps(1) shows them."""
+        container = self._running(ref)
+        runtime = await self._runtime(container)
+        pids = await runtime.call(RuntimeDriver.pids, container.id)
+        self.events.emit("container", "top", container.id, container_attributes(container))
+        return await ps.top(ps_args, set(pids))
+
+    async def stats(self, ref: str) -> Mapping[str, Any]:
+        """Counters of use; empty when it does not run."""
+        container = self.catalog.get(ref)
+        if not container.state.running:
+            return {}
+        runtime = await self._runtime(container)
+        return await runtime.call(RuntimeDriver.stats, container.id)
+
+    def _running(self, ref: str) -> Container:
+        container = self.catalog.get(ref)
+        if not container.state.running:
+            raise Conflict(f"container {container.id} is not running")
+        return container
+
+    async def _runtime(self, container: Container) -> Supervised[RuntimeDriver]:
+        return await self.drivers.get(RuntimeDriver, container.runtime)
+
+    # ---- output and waiting
+
+    def check_attach(self, ref: str) -> Container:
+        return self.output.check_attach(ref)
+
+    async def attach(self, ref: str, client: socket.socket, request: AttachRequest, *, logs: bool, stream: bool) -> None:
+        await self.output.attach(ref, client, request, logs=logs, stream=stream)
+
+    def logs(self, ref: str, query: LogQuery, *, stdout: bool, stderr: bool) -> AsyncIterator[Sequence[LogEntry]]:
+        return self.output.logs(ref, query, stdout=stdout, stderr=stderr)
+
+    def wait(self, ref: str, condition: str) -> Awaitable[WaitResult]:
+        """Errors, at once: NotFound, InvalidArgument."""
+        wanted = condition_of(condition)
+        container = self.catalog.get(ref)
+        future = self.catalog.live(container).waiting.future(wanted)
+        if wanted == "not-running" and not container.state.running and container.state.status != "restarting":
+            future.set_result(WaitResult(container.state.exit_code))
+        return future
+
+    async def hand_over_wait(self, ref: str, condition: str, client: socket.socket, reply: ExitReply) -> None:
+        """Answer a client's connection at the end; owns it."""
+        container = self.catalog.get(ref)
+        wanted = condition_of(condition)
+        waiter = Client(client, reply)
+        live = self.catalog.live(container)
+        if wanted == "removed":
+            live.waiting.removal_clients.append(waiter)
+            return
+        async with live.lock:
+            if not container.state.running:
+                if wanted == "not-running" and container.state.status != "restarting":
+                    waiter.answer(container.state.exit_code)
+                else:
+                    live.waiting.exit_clients.append(waiter)
+                return
+            runtime = await self._runtime(container)
+            if RuntimeCapability.SURVIVES_DAEMON not in runtime.capabilities:
+                live.waiting.exit_clients.append(waiter)
+                return
+            with client:
+                await runtime.call(RuntimeDriver.notify_exit, container.id, client, reply)
+
+    # ---- removing
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
+        """Errors: NotFound, Conflict (it runs, without force; a removal is under way)."""
+        container = self.catalog.get(ref)
+        if link:
+            raise InvalidArgument("legacy links are not supported by this daemon: there is no link to remove")
+        if container.state.running and not force:
+            what = "paused" if container.state.status == "paused" else "running"
+            hint = "unpause and then stop the container" if what == "paused" else "stop the container"
+            raise Conflict(
+                f'cannot remove container "/{container.name}": container is {what}: {hint} before removing or force remove'
+            )
+        self.remover.claim(container)
+        try:
+            live = self.catalog.live(container)
+            live.stopping = True
+            if container.state.status == "restarting":
+                await self._stop_restarting(container)
+            if container.state.running:
+                ended = live.waiting.future("next-exit")
+                await self._kill(container, ended)
+            await self.remover.remove(container, volumes=volumes)
+        finally:
+            self.remover.unclaim(container)
+
+    async def prune(self, filters: Filters) -> Pruned:
+        pruned = Pruned()
+        for container in listing.prunable(self.catalog, filters):
+            try:
+                size, _ = await self.size(container)
+                await self.remover.remove_ended(container, volumes=False)
+            except WharfieError as error:
+                log.warning("container %s is not pruned: %s", container.name, error)
+                continue
+            pruned.deleted.append(container.id)
+            pruned.space += size
+        self.events.emit("container", "prune", "", {"reclaimed": str(pruned.space)})
+        return pruned
+
+
+async def _within(future: asyncio.Future[WaitResult], seconds: float | None) -> bool:
+    """Whether the future is settled in time."""
+    done, _ = await asyncio.wait([future], timeout=seconds)
+    return bool(done)

@@ -1,0 +1,289 @@
+"""Making a container: the request is checked and completed, the writable layer and volumes are made, the record written."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wharfie.engine import mounts
+from wharfie.engine.containers.catalog import Catalog
+from wharfie.engine.containers.modes import check_modes, complete_modes
+from wharfie.engine.containers.networking import choose_networks
+from wharfie.engine.identity import check_name, generate_name, new_id, rfc3339
+from wharfie.engine.images.images import Images
+from wharfie.engine.model.config import Config, HealthConfig
+from wharfie.engine.model.container import Container, ContainerCreate, MountPoint
+from wharfie.engine.model.host import HostConfig
+from wharfie.engine.model.image import Image
+from wharfie.engine.networks.files import check_name_service
+from wharfie.engine.networks.networks import Networks
+from wharfie.engine.networks.ports import check_bindings
+from wharfie.engine.settings import EngineSettings
+from wharfie.engine.spec import capabilities, devices, limits, security
+from wharfie.engine.undo import Undo
+from wharfie.engine.volumes import Volumes
+from wharfie.plugins.drivers import Drivers
+from wharfie.spi.driver import HostFacts
+from wharfie.spi.errors import InvalidArgument, NotFound
+from wharfie.spi.log import LogDriver
+from wharfie.spi.runtime import RuntimeDriver
+from wharfie.spi.storage import SnapshotOptions, StorageDriver
+
+_POLICIES = ("no", "always", "on-failure", "unless-stopped")
+_RUNTIME_ALIASES = frozenset({"", "runc", "io.containerd.runc.v2"})
+"""Names of Docker's own runtime, which old clients store: they mean this daemon's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    id: str
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Creator:
+    """Everything that making a container needs."""
+
+    settings: EngineSettings
+    host: HostFacts
+    catalog: Catalog
+    images: Images
+    networks: Networks
+    volumes: Volumes
+    drivers: Drivers
+    storage_driver: str
+
+    async def create(self, request: ContainerCreate, name: str, platform: str) -> tuple[Container, Created]:
+        """Errors: InvalidArgument, NotFound (image, driver), Conflict (name), Unavailable, OutOfSpace."""
+        chosen = check_name(name) if name else ""
+        image = self._image(request.image, platform)
+        warnings: list[str] = []
+        config = _config(request, image)
+        host = request.host_config
+        self._check(config, host)
+        complete_modes(host, self.settings, self.host)
+        container_id = new_id()
+        config.hostname = config.hostname or _hostname(host, container_id)
+        planned = mounts.plan_mounts(
+            image_volumes=config.volumes or {},
+            volumes_from=host.volumes_from or (),
+            binds=host.binds or (),
+            specs=host.mounts or (),
+            tmpfs=host.tmpfs or {},
+            default_driver=host.volume_driver or self.settings.default_volume_driver,
+            find=self.catalog.get,
+        )
+        container = Container(
+            id=container_id,
+            name=chosen or generate_name(self.catalog.name_taken, container_id[:12]),
+            created=rfc3339(),
+            image_id=image.id if image else "",
+            top_layer=image.chain_ids[-1] if image and image.chain_ids else "",
+            config=config,
+            host_config=host,
+            storage_driver=self.storage_driver,
+            runtime=await self._runtime(host),
+            log_driver=host.log_config.type,
+            mounts=planned,
+            networks=choose_networks(request, self.networks, self.catalog),
+            exposed=_exposed(config, host),
+        )
+        await self._plan_log(container)
+        await self._make(container)
+        return container, Created(container_id, warnings)
+
+    def _image(self, ref: str, platform: str) -> Image | None:
+        if not ref:
+            return None  # Docker makes a container without an image (contract: 201)
+        image = self.images.get(ref)
+        if platform and platform.split("/")[1:2] not in ([], [image.architecture]):
+            raise NotFound(
+                f"image with reference {ref} was found but its platform ({image.os}/{image.architecture}) does not "
+                f"match the specified platform ({platform})"
+            )
+        return image
+
+    def _check(self, config: Config, host: HostConfig) -> None:
+        if not [*(config.entrypoint or []), *(config.cmd or [])] or config.entrypoint == [""]:
+            raise InvalidArgument("no command specified")
+        _check_config(config)
+        limits.check(host)
+        capabilities.effective(host.cap_add or (), host.cap_drop or (), privileged=host.privileged)
+        options = security.parse(host.security_opt or ())
+        if options.apparmor and not Path("/sys/kernel/security/apparmor").exists():
+            raise InvalidArgument(f"AppArmor is not enabled on this host: profile {options.apparmor!r} cannot be set")
+        devices.check_rules(host.device_cgroup_rules or ())
+        check_name_service(config, host)
+        check_bindings(host.port_bindings or {})
+        check_modes(host, self.catalog.get)
+        _check_restart(host)
+        for key, refused in _unsupported(host):
+            raise InvalidArgument(f"{key}: {refused}")
+
+    async def _runtime(self, host: HostConfig) -> str:
+        name = self.settings.default_runtime if host.runtime in _RUNTIME_ALIASES else host.runtime
+        if name not in self.drivers.known(RuntimeDriver):
+            raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime or name}")
+        host.runtime = host.runtime or name
+        return name
+
+    async def _plan_log(self, container: Container) -> None:
+        log = container.host_config.log_config
+        if not log.type:
+            log.type = self.settings.log_driver
+            log.config = {**self.settings.log_options, **log.config}
+        elif log.type == self.settings.log_driver:
+            log.config = {**self.settings.log_options, **log.config}
+        container.log_driver = log.type
+        if log.type not in self.drivers.known(LogDriver):
+            raise InvalidArgument(f"logger: no log driver named '{log.type}' is registered")
+        driver = await self.drivers.get(LogDriver, log.type)
+        facts = self.catalog.facts(container)
+        container.log_options = dict(await driver.call(LogDriver.plan, facts, log.config))
+        container.log_path = await driver.call(LogDriver.path, facts, container.log_options)
+
+    async def _make(self, container: Container) -> None:
+        self.catalog.claim_name(container.name, container.id)
+        async with Undo(f"creating container {container.name}") as undo:
+
+            async def release_name() -> None:
+                self.catalog.release_name(container.name, container.id)
+
+            undo.add("name", release_name)
+            storage = await self.drivers.get(StorageDriver, self.storage_driver)
+            options = _snapshot_options(container.host_config.storage_opt or {})
+            undo.add("writable layer", lambda: storage.call(StorageDriver.remove, container.id))
+            await storage.call(StorageDriver.create, container.id, container.top_layer or None, options)
+            for mount in container.mounts:
+                if mount.type == "volume":
+                    await self._make_volume(mount, container, undo)
+            folder = self.catalog.folder(container)
+            undo.add("folder", lambda: asyncio.to_thread(shutil.rmtree, folder, True))
+            folder.mkdir(mode=0o710, parents=True)
+            await self.catalog.save(container)
+            undo.commit()
+
+    async def _make_volume(self, mount: MountPoint, container: Container, undo: Undo) -> None:
+        existing = self.volumes.peek(mount.name)
+        options, labels = _volume_request(mount, container.host_config)
+        record = existing or await self.volumes.create(mount.name, mount.driver, options, labels)
+        mount.name, mount.driver, mount.source = record.name, record.driver, record.mountpoint
+        if existing is None:
+            undo.add("volume", lambda: self.volumes.remove(record.name, True))
+
+
+def _config(request: ContainerCreate, image: Image | None) -> Config:
+    """The user's configuration completed by the image's (Docker's merge rules)."""
+    config = Config.model_validate(request.model_dump(include=set(Config.model_fields)))
+    if image is None:
+        return config
+    base = image.config
+    config.user = config.user or base.user
+    config.working_dir = config.working_dir or base.working_dir
+    config.stop_signal = config.stop_signal or base.stop_signal
+    config.shell = config.shell or base.shell
+    own = {entry.partition("=")[0] for entry in config.env or ()}
+    inherited = [entry for entry in base.env or () if entry.partition("=")[0] not in own]
+    if inherited:
+        config.env = [*(config.env or []), *inherited]
+    config.labels = {**base.labels, **config.labels}
+    if base.exposed_ports or config.exposed_ports:
+        config.exposed_ports = {**(base.exposed_ports or {}), **(config.exposed_ports or {})}
+    if base.volumes or config.volumes:
+        config.volumes = {**(base.volumes or {}), **(config.volumes or {})}
+    if not config.entrypoint:
+        if not config.cmd:
+            config.cmd = base.cmd
+        if config.entrypoint is None:
+            config.entrypoint = base.entrypoint
+    config.healthcheck = _healthcheck(config.healthcheck, base.healthcheck)
+    return config
+
+
+def _healthcheck(own: HealthConfig | None, base: HealthConfig | None) -> HealthConfig | None:
+    if own is None or base is None:
+        return own or base
+    merged = own.model_copy()
+    merged.test = own.test or base.test
+    for name in ("interval", "timeout", "start_period", "start_interval", "retries"):
+        setattr(merged, name, getattr(own, name) or getattr(base, name))
+    return merged
+
+
+def _hostname(host: HostConfig, id: str) -> str:
+    if host.uts_mode == "host" or host.network_mode == "host":
+        return Path("/proc/sys/kernel/hostname").read_text().strip()
+    return id[:12]
+
+
+def _check_config(config: Config) -> None:
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidArgument(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
+    for entry in config.env or ():
+        if not entry.partition("=")[0] or "\x00" in entry:
+            raise InvalidArgument(f"invalid environment variable: {entry}")
+    if any("\x00" in word for word in [*(config.cmd or []), *(config.entrypoint or [])]):
+        raise InvalidArgument("a command's words cannot contain NUL")
+    if config.stop_timeout is not None and config.stop_timeout < -1:
+        raise InvalidArgument(f"invalid stop timeout {config.stop_timeout}: want seconds, or -1 to wait for ever")
+
+
+def _check_restart(host: HostConfig) -> None:
+    policy = host.restart_policy
+    if policy.name not in ("", *_POLICIES):
+        raise InvalidArgument(
+            f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', 'on-failure', or "
+            "'unless-stopped'"
+        )
+    if policy.maximum_retry_count < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
+    if policy.maximum_retry_count and policy.name != "on-failure":
+        raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    if host.auto_remove and policy.name not in ("", "no"):
+        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+    policy.name = policy.name or "no"
+
+
+_SIZE = re.compile(r"(\d+)([kmgt]?)b?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def _snapshot_options(options: Mapping[str, str]) -> SnapshotOptions:
+    size = 0
+    for key, value in options.items():
+        match = _SIZE.fullmatch(value)
+        if key != "size" or match is None:
+            raise InvalidArgument(f"unknown or invalid storage option: {key}={value}")
+        size = int(match[1]) * _UNITS[match[2].lower()]
+    return SnapshotOptions(size=size)
+
+
+def _volume_request(mount: MountPoint, host: HostConfig) -> tuple[dict[str, str], dict[str, str] | None]:
+    for spec in host.mounts or ():
+        if spec.type == "volume" and spec.target == mount.destination and spec.volume_options:
+            driver = spec.volume_options.driver_config
+            return dict(driver.options) if driver else {}, dict(spec.volume_options.labels)
+    return {}, None
+
+
+def _exposed(config: Config, host: HostConfig) -> list[str]:
+    ports = {*(config.exposed_ports or {}), *(host.port_bindings or {})}
+    return sorted(ports, key=lambda port: (port.partition("/")[2], int(port.partition("/")[0].split("-")[0] or 0)))
+
+
+def _unsupported(host: HostConfig) -> list[tuple[str, str]]:
+    """Fields that are refused rather than ignored."""
+    found: list[tuple[str, str]] = []
+    if host.links:
+        found.append(("Links", "legacy links are not supported by this daemon: put both containers on one network"))
+    if host.device_requests:
+        found.append(("DeviceRequests", 'could not select device driver "" with capabilities: [[gpu]]'))
+    if host.userns_mode not in ("", "host"):
+        found.append(("UsernsMode", f"invalid USER mode: {host.userns_mode}"))
+    if host.isolation not in ("", "default"):
+        found.append(("Isolation", f"invalid isolation '{host.isolation}' on linux"))
+    return found

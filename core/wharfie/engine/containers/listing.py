@@ -1,0 +1,144 @@
+"""Which containers `docker ps` and prune mean (Docker Engine API, filters of `GET /containers/json`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from wharfie.engine.containers.catalog import Catalog
+from wharfie.engine.filters import Filters, boolean, check, labels_match, moment, text_match
+from wharfie.engine.identity import parse_rfc3339
+from wharfie.engine.model.container import Container
+from wharfie.engine.networks.networks import Networks
+from wharfie.spi.errors import InvalidArgument, NotFound
+
+_FILTERS = frozenset(
+    {"ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "label!", "name", "network"}
+    | {"publish", "since", "status", "volume"}
+)
+PRUNE_FILTERS = frozenset({"label", "label!", "until"})
+_STATUSES = frozenset({"created", "restarting", "running", "removing", "paused", "exited", "dead"})
+_HEALTH = frozenset({"starting", "healthy", "unhealthy", "none"})
+
+Test = Callable[[Container], bool]
+
+
+def select(
+    catalog: Catalog, networks: Networks, ancestors: Callable[[str], set[str]], *, all: bool, limit: int, filters: Filters
+) -> list[Container]:
+    """Newest first. Errors: InvalidArgument."""
+    tests = _tests(catalog, networks, ancestors, filters)
+    wide = all or limit > 0 or bool(filters.get("status") or filters.get("exited"))
+    found = [
+        container
+        for container in catalog
+        if (wide or container.state.running or container.state.status == "restarting")
+        and _any_of_all(tests, container)
+        and labels_match(filters, container.config.labels)
+    ]
+    found.sort(key=lambda container: parse_rfc3339(container.created), reverse=True)
+    if limit <= 0 and (filters.get("before") or filters.get("since")) and not all:
+        found = [container for container in found if all or container.state.running]
+    return found[:limit] if limit > 0 else found
+
+
+def _any_of_all(tests: Iterable[list[Test]], container: Container) -> bool:
+    return all(any(test(container) for test in alternatives) for alternatives in tests)
+
+
+def _tests(
+    catalog: Catalog, networks: Networks, ancestors: Callable[[str], set[str]], filters: Filters
+) -> list[list[Test]]:
+    """One list of alternatives for each filter name that is given."""
+    check(filters, _FILTERS)
+    tests: list[list[Test]] = []
+    for name, values in filters.items():
+        if name in ("label", "label!", "isolation"):
+            continue
+        if name == "is-task":
+            if boolean(filters, name, default=False):
+                tests.append([])  # there are no tasks without a swarm
+            continue
+        if values:
+            tests.append([_test(catalog, networks, ancestors, name, value) for value in values])
+    return tests
+
+
+def _test(catalog: Catalog, networks: Networks, ancestors: Callable[[str], set[str]], name: str, value: str) -> Test:
+    if name == "id":
+        return lambda c: text_match([value], c.id)
+    if name == "name":
+        return lambda c: text_match([value], "/" + c.name) or text_match([value], c.name)
+    if name == "status":
+        return _status(value)
+    if name == "exited":
+        return _exited(value)
+    if name == "health":
+        if value not in _HEALTH:
+            raise InvalidArgument(f"invalid filter 'health={value}'")
+        return lambda c: (c.state.health.status if c.state.health else "none") == value
+    if name == "ancestor":
+        images = ancestors(value)
+        return lambda c: c.image_id in images
+    if name in ("before", "since"):
+        return _relative(catalog, name, value)
+    if name == "network":
+        return _in_network(networks, value)
+    if name == "volume":
+        return lambda c: any(value in (mount.name, mount.destination) for mount in c.mounts)
+    if name == "expose":
+        return lambda c: any(_port_matches(value, port) for port in c.exposed)
+    return lambda c: (
+        any(_port_matches(value, f"{port.host_port}/{port.protocol}") for entry in c.joined for port in entry.joined.ports)
+        or any(_port_matches(value, port) for port in c.host_config.port_bindings or {})
+    )
+
+
+def _status(value: str) -> Test:
+    if value not in _STATUSES:
+        raise InvalidArgument(f"invalid filter 'status={value}'")
+    return lambda c: c.state.status == value
+
+
+def _exited(value: str) -> Test:
+    if not value.lstrip("-").isdecimal():
+        raise InvalidArgument(f"invalid filter 'exited={value}'")
+    return lambda c: c.state.status == "exited" and c.state.exit_code == int(value)
+
+
+def _relative(catalog: Catalog, name: str, value: str) -> Test:
+    pivot = parse_rfc3339(catalog.get(value).created)
+    if name == "before":
+        return lambda c: parse_rfc3339(c.created) < pivot
+    return lambda c: parse_rfc3339(c.created) > pivot
+
+
+def _in_network(networks: Networks, value: str) -> Test:
+    try:
+        record = networks.get(value)
+    except NotFound:
+        return lambda c: False
+    return lambda c: record.name in c.networks
+
+
+def _port_matches(wanted: str, port: str) -> bool:
+    """Docker's forms: 80, 80/tcp, 80-90/udp."""
+    numbers, _, protocol = wanted.partition("/")
+    number, _, own = port.partition("/")
+    first, _, last = numbers.partition("-")
+    if not (first.isdecimal() and number.isdecimal() and (last or first).isdecimal()):
+        return False
+    return int(first) <= int(number) <= int(last or first) and (protocol or "tcp") == (own or "tcp")
+
+
+def prunable(catalog: Catalog, filters: Filters) -> list[Container]:
+    """Containers that do not run and pass the filters of a prune."""
+    check(filters, PRUNE_FILTERS)
+    bounds = [moment(text, time.time_ns()) for text in filters.get("until", ())]
+    return [
+        container
+        for container in catalog
+        if container.state.status in ("created", "exited", "dead")
+        and labels_match(filters, container.config.labels)
+        and all(parse_rfc3339(container.created) < bound for bound in bounds)
+    ]

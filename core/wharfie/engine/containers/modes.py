@@ -1,0 +1,79 @@
+"""Whose namespaces a container uses: --network, --pid, --ipc, --uts, --cgroupns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wharfie.engine.model.container import Container
+from wharfie.engine.model.host import HostConfig
+from wharfie.engine.settings import EngineSettings
+from wharfie.engine.spec import security
+from wharfie.spi.driver import HostFacts
+from wharfie.spi.errors import Conflict, InvalidArgument
+
+CONTAINER = "container:"
+
+
+def check_modes(host: HostConfig, find: Callable[[str], Container]) -> None:
+    """Errors: InvalidArgument, NotFound (no such container)."""
+    for field, mode, plain in (
+        ("PidMode", host.pid_mode, ("", "host", "private")),
+        ("IpcMode", host.ipc_mode, ("", "none", "private", "shareable", "host")),
+        ("UTSMode", host.uts_mode, ("", "host")),
+        ("CgroupnsMode", host.cgroupns_mode, ("", "private", "host")),
+    ):
+        shared = field in ("PidMode", "IpcMode") and mode.startswith(CONTAINER)
+        if mode not in plain and not shared:
+            raise InvalidArgument(f"invalid {field}: {mode}")
+        if shared:
+            find(mode.removeprefix(CONTAINER))
+    network = host.network_mode
+    if network.startswith(CONTAINER):
+        find(network.removeprefix(CONTAINER))
+        if host.port_bindings or host.publish_all_ports:
+            raise InvalidArgument("conflicting options: port publishing and the container type network mode")
+        if host.dns or host.extra_hosts:
+            raise InvalidArgument("conflicting options: dns and the container type network mode")
+
+
+def complete_modes(host: HostConfig, settings: EngineSettings, facts: HostFacts) -> None:
+    """Fill in what the request left open, as inspect shows it."""
+    if host.network_mode in ("", "default"):
+        host.network_mode = "bridge" if settings.bridge != "none" else "none"
+    host.ipc_mode = host.ipc_mode or settings.default_ipc_mode
+    if host.pid_mode == "private":
+        host.pid_mode = ""
+    if not host.cgroupns_mode:
+        private = facts.cgroup == "v2" and not host.privileged
+        host.cgroupns_mode = settings.default_cgroupns_mode or ("private" if private else "host")
+    host.shm_size = host.shm_size or settings.default_shm_size
+    if host.privileged:
+        host.masked_paths = host.readonly_paths = None
+        return
+    if host.masked_paths is None:
+        host.masked_paths = security.masked_paths()
+    if host.readonly_paths is None:
+        host.readonly_paths = list(security.READONLY_PATHS)
+
+
+def shared_namespaces(container: Container, find: Callable[[str], Container]) -> dict[str, str]:
+    """Namespace type → path, for those that another running container owns. Errors: Conflict (it does not run)."""
+    host = container.host_config
+    paths = {}
+    for kind, file, mode in (
+        ("network", "net", host.network_mode),
+        ("pid", "pid", host.pid_mode),
+        ("ipc", "ipc", host.ipc_mode),
+    ):
+        if not mode.startswith(CONTAINER):
+            continue
+        other = find(mode.removeprefix(CONTAINER))
+        if not other.state.running:
+            raise Conflict(f"cannot join {kind} namespace of a non running container: {other.id}")
+        if kind == "ipc" and other.host_config.ipc_mode not in ("shareable", "host"):
+            raise InvalidArgument(
+                f"cannot join IPC of container {other.id}: non-shareable IPC (hint: use IpcMode:shareable for the donor "
+                "container)"
+            )
+        paths[kind] = f"/proc/{other.state.pid}/ns/{file}"
+    return paths

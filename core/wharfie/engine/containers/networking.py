@@ -1,0 +1,80 @@
+"""Which networks a new container is in, and which it may be connected to later."""
+
+from __future__ import annotations
+
+from wharfie.engine.containers.catalog import Catalog
+from wharfie.engine.containers.modes import CONTAINER
+from wharfie.engine.model.container import Container, ContainerCreate, NetworkRecord
+from wharfie.engine.model.network import EndpointSettings
+from wharfie.engine.networks.networks import Networks
+from wharfie.spi.errors import Forbidden, InvalidArgument
+
+_ALONE = frozenset({"host", "none"})
+
+
+def choose_networks(request: ContainerCreate, networks: Networks, catalog: Catalog) -> dict[str, EndpointSettings]:
+    """Network name → what the user asked there; the network mode's first. Empty for `container:` and no network.
+
+    Errors: NotFound, InvalidArgument.
+    """
+    host, mode = request.host_config, request.host_config.network_mode
+    if mode.startswith(CONTAINER):
+        host.network_mode = CONTAINER + catalog.get(mode.removeprefix(CONTAINER)).id
+        return {}
+    if request.network_disabled:
+        mode = host.network_mode = "none"
+    asked = dict(request.networking_config.endpoints_config)
+    chosen: dict[str, EndpointSettings] = {}
+    first = networks.get(mode)
+    chosen[first.name] = _take(asked, first, mode)
+    for name, settings in asked.items():
+        record = networks.get(name)
+        if record.name in _ALONE or first.name in _ALONE:
+            raise InvalidArgument("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+        chosen[record.name] = settings
+    for name, settings in chosen.items():
+        record = networks.get(name)
+        _check_settings(record, settings)
+        settings.network_id = record.id
+    return chosen
+
+
+def _take(asked: dict[str, EndpointSettings], record: NetworkRecord, mode: str) -> EndpointSettings:
+    """The user's settings for the first network, under whichever name the client used."""
+    found = EndpointSettings()
+    for name in (mode, record.name, record.id, "default"):
+        found = asked.pop(name, found)
+    return found
+
+
+def _check_settings(record: NetworkRecord, settings: EndpointSettings) -> None:
+    ipam = settings.ipam_config
+    wanted = (ipam.ipv4_address or ipam.ipv6_address) if ipam else ""
+    if wanted and record.predefined:
+        raise InvalidArgument(
+            "invalid config for network " + record.name + ": invalid endpoint settings:\nuser specified "
+            "IP address is supported on user defined networks only"
+        )
+    if settings.aliases and record.predefined:
+        raise InvalidArgument(
+            "invalid config for network " + record.name + ": invalid endpoint settings:\nnetwork-scoped aliases are only "
+            "supported for user-defined networks"
+        )
+
+
+def check_connect(container: Container, record: NetworkRecord, settings: EndpointSettings) -> None:
+    """Errors: InvalidArgument, Forbidden, with Docker's texts."""
+    if record.name in _ALONE or container.host_config.network_mode in _ALONE:
+        which = "host" if "host" in (record.name, container.host_config.network_mode) else "none"
+        raise InvalidArgument(
+            f"container cannot be disconnected from {which} network or connected to {which} network"
+            if which == "host"
+            else "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+        )
+    if container.host_config.network_mode.startswith(CONTAINER):
+        raise InvalidArgument(
+            "container sharing network namespace with another container or host cannot be connected to any other network"
+        )
+    if record.name in container.networks:
+        raise Forbidden(f"endpoint with name {container.name} already exists in network {record.name}")
+    _check_settings(record, settings)

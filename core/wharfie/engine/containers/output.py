@@ -1,0 +1,132 @@
+"""A container's output: attached clients and its log."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wharfie.engine.containers.catalog import Catalog
+from wharfie.engine.containers.start import container_attributes
+from wharfie.engine.events import Events
+from wharfie.engine.model.container import Container
+from wharfie.plugins.drivers import Drivers
+from wharfie.spi.errors import Conflict, InvalidArgument
+from wharfie.spi.log import LogDriver, LogEntry, LogQuery, LogReader
+from wharfie.spi.runtime import AttachRequest, RuntimeDriver
+
+_BATCH = 512  # entries read at once: a slow client holds no more than that
+_STREAM_NUMBER = {"stdout": 1, "stderr": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    catalog: Catalog
+    drivers: Drivers
+    events: Events
+
+    def check_attach(self, ref: str) -> Container:
+        """What must be an error before the connection is taken over. Errors: NotFound, Conflict."""
+        container = self.catalog.get(ref)
+        if container.state.status == "paused":
+            raise Conflict(f"container {container.name} is paused, unpause the container before attach")
+        if container.state.status == "restarting":
+            raise Conflict(f"container {container.name} is restarting, wait until the container is running")
+        return container
+
+    async def attach(self, ref: str, client: socket.socket, request: AttachRequest, *, logs: bool, stream: bool) -> None:
+        """Serve a client whose connection was taken over; owns it. Before a start it is remembered for the start."""
+        container = self.catalog.get(ref)
+        try:
+            if logs:
+                await self._replay(container, client, request)
+            if not stream:
+                client.close()
+                return
+            self.events.emit("container", "attach", container.id, container_attributes(container))
+            live = self.catalog.live(container)
+            async with live.lock:
+                if not container.state.running:
+                    live.attaching.append((client, request))
+                    return
+                runtime = await self.drivers.get(RuntimeDriver, container.runtime)
+                with client:
+                    await runtime.call(RuntimeDriver.attach, container.id, "", client, request)
+        except BaseException:
+            client.close()
+            raise
+
+    async def _replay(self, container: Container, client: socket.socket, request: AttachRequest) -> None:
+        """`logs=1`: what was written so far comes first."""
+        loop = asyncio.get_running_loop()
+        client.setblocking(False)
+        async for entries in self.logs(container.id, LogQuery(), stdout=request.stdout, stderr=request.stderr):
+            framed = b"".join(_frame(entry) if request.framed else entry.data for entry in entries)
+            await loop.sock_sendall(client, framed)
+
+    async def logs(self, ref: str, query: LogQuery, *, stdout: bool, stderr: bool) -> AsyncIterator[Sequence[LogEntry]]:
+        """The log in batches; the first one, maybe empty, comes at once, so that errors come before it.
+
+        Following ends with the container. Errors: NotFound, InvalidArgument, Unsupported (the driver cannot read).
+        """
+        container = self.catalog.get(ref)
+        if not (stdout or stderr):
+            raise InvalidArgument("Bad parameters: you must choose at least one stream")
+        driver = await self.drivers.get(LogDriver, container.log_driver)
+        facts = self.catalog.facts(container)
+        reader = await driver.call(LogDriver.open_reader, facts, container.log_options, query)
+        streams = {name for name, wanted in (("stdout", stdout), ("stderr", stderr)) if wanted}
+        try:
+            yield ()
+            async for entries in self._read(container, reader, query.follow):
+                chosen = [entry for entry in entries if entry.stream in streams]
+                if chosen:
+                    yield chosen
+        finally:
+            reader.close()
+
+    async def _read(self, container: Container, reader: LogReader, follow: bool) -> AsyncIterator[Sequence[LogEntry]]:
+        live = self.catalog.live(container)
+        with _Readiness(reader.fileno()) as ready:
+            ended = live.waiting.future("next-exit")
+            while True:
+                running = follow and container.state.running and not ended.done()
+                while entries := await asyncio.to_thread(reader.read, _BATCH):
+                    yield entries
+                if not running:
+                    return
+                events: set[asyncio.Future[Any]] = {ready.wait(), ended}
+                await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
+
+
+class _Readiness:
+    """Waits in the loop for a descriptor to become readable."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> _Readiness:
+        return self
+
+    def wait(self) -> asyncio.Future[None]:
+        if self._future is None or self._future.done():
+            self._future = self._loop.create_future()
+            self._loop.add_reader(self._descriptor, self._fired)
+        return self._future
+
+    def _fired(self) -> None:
+        self._loop.remove_reader(self._descriptor)
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.remove_reader(self._descriptor)
+
+
+def _frame(entry: LogEntry) -> bytes:
+    """Docker's multiplexed stream: one byte of stream, three of zeros, four of length."""
+    return bytes((_STREAM_NUMBER[entry.stream], 0, 0, 0)) + len(entry.data).to_bytes(4) + entry.data

@@ -1,0 +1,328 @@
+"""Starting a container: from a record to a running process, each step with its way back.
+
+The order: files and addresses, the runtime makes the container up to the moment before execve, networks join, ports are
+published, the record says "running" (durable), clients that attached early are handed over, the process is executed. A
+crash of the daemon before the last step leaves a container that never ran; the next start of the daemon finds and removes
+it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from wharfie.engine.containers.catalog import Catalog, Live
+from wharfie.engine.containers.modes import CONTAINER, shared_namespaces
+from wharfie.engine.events import Events
+from wharfie.engine.identity import new_id, rfc3339
+from wharfie.engine.model.base import NO_TIME
+from wharfie.engine.model.container import Container, MountPoint
+from wharfie.engine.mounts import oci_mounts
+from wharfie.engine.networks.endpoints import Endpoints, forget_joined
+from wharfie.engine.networks.files import (
+    EMBEDDED_SERVER,
+    ResolvConf,
+    external_servers,
+    extra_hosts,
+    hosts_text,
+    read_resolv_conf,
+    resolv_conf_text,
+)
+from wharfie.engine.networks.names import Names
+from wharfie.engine.networks.networks import Networks
+from wharfie.engine.settings import EngineSettings
+from wharfie.engine.spec import assemble
+from wharfie.engine.undo import Undo
+from wharfie.engine.volumes import Volumes
+from wharfie.plugins.drivers import Drivers
+from wharfie.plugins.supervisor import Supervised
+from wharfie.spi.driver import HostFacts
+from wharfie.spi.errors import InvalidArgument, WharfieError
+from wharfie.spi.log import LogDriver
+from wharfie.spi.network import Endpoint, Sandbox
+from wharfie.spi.runtime import (
+    CopyUp,
+    Io,
+    LogTarget,
+    Preparation,
+    Process,
+    RuntimeCapability,
+    RuntimeDriver,
+)
+from wharfie.spi.storage import StorageDriver
+
+_MISSING = ("executable file not found", "no such file or directory")
+_NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Starter:
+    """Everything that starting a container needs. The caller holds the container's lock."""
+
+    settings: EngineSettings
+    host: HostFacts
+    catalog: Catalog
+    networks: Networks
+    endpoints: Endpoints
+    names: Names
+    volumes: Volumes
+    drivers: Drivers
+    events: Events
+
+    async def start(self, container: Container) -> None:
+        """Errors: InvalidArgument (the program cannot be executed), WharfieError with what stood in the way; the record
+        then says so and the container stays as it was."""
+        live = self.catalog.live(container)
+        try:
+            async with Undo(f"starting container {container.name}") as undo:
+                await self._start(container, live, undo)
+                undo.commit()
+        except WharfieError as error:
+            await self._record_failure(container, live, error)
+            raise
+
+    async def _start(self, container: Container, live: Live, undo: Undo) -> None:
+        runtime = await self.drivers.get(RuntimeDriver, container.runtime)
+        endpoints = await self.endpoints.allocate(container, self.catalog.facts(container), undo)
+        resolver = self._write_files(container, endpoints, runtime)
+        sources = await self._mount_volumes(container, undo)
+        bundle = self._write_bundle(container, sources)
+        storage = await self.drivers.get(StorageDriver, container.storage_driver)
+        rootfs = await storage.call(StorageDriver.mounts, container.id)
+        io = await self._io(container)
+        undo.add("container", lambda: runtime.call(RuntimeDriver.delete, container.id, force=True))
+        preparation = _preparation(container, sources, resolver)
+        try:
+            process = await runtime.call(RuntimeDriver.create, container.id, bundle, rootfs, io, preparation)
+        except InvalidArgument as error:
+            raise _not_executed(container, error) from error
+        await self._join(container, endpoints, process, undo)
+        self._set_running(container, process)
+        await self.catalog.save(container)
+        await self._hand_over(container, live, runtime)
+        try:
+            await runtime.call(RuntimeDriver.start, container.id)
+        except InvalidArgument as error:
+            raise _not_executed(container, error) from error
+        live.started_monotonic = time.monotonic()
+        self.events.emit("container", "start", container.id, container_attributes(container))
+
+    async def _record_failure(self, container: Container, live: Live, error: WharfieError) -> None:
+        forget_joined(container)
+        state = container.state
+        state.status = "created" if state.finished_at == NO_TIME else "exited"
+        state.pid = 0
+        state.error = error.message
+        state.exit_code = _exit_code(error)
+        if state.status == "created":
+            state.started_at = NO_TIME
+        for client, _ in live.attaching:
+            client.close()
+        live.attaching.clear()
+        live.waiting.exited(state.exit_code)
+        try:
+            await self.catalog.save(container)
+        except WharfieError as failure:
+            error.details["record"] = failure.message
+
+    def _set_running(self, container: Container, process: Process) -> None:
+        state = container.state
+        state.status = "running"
+        state.pid = process.pid
+        state.exit_code = 0
+        state.error = ""
+        state.oom_killed = False
+        state.started_at = rfc3339()
+        container.manually_stopped = False
+
+    async def _hand_over(self, container: Container, live: Live, runtime: Supervised[RuntimeDriver]) -> None:
+        """Clients that attached or waited before the start go to the runtime now, so that nothing is missed."""
+        while live.attaching:
+            client, request = live.attaching.pop(0)
+            with client:
+                await runtime.call(RuntimeDriver.attach, container.id, "", client, request)
+        if RuntimeCapability.SURVIVES_DAEMON in runtime.capabilities:
+            for waiter in live.waiting.take_exit_clients():
+                with waiter.connection:
+                    await runtime.call(RuntimeDriver.notify_exit, container.id, waiter.connection, waiter.reply)
+
+    # ---- files
+
+    def _write_files(
+        self, container: Container, endpoints: list[Endpoint], runtime: Supervised[RuntimeDriver]
+    ) -> Path | None:
+        """hosts, hostname and resolv.conf in the container's folder; the resolver file, if names are answered there."""
+        hc = container.host_config
+        folder = self.catalog.folder(container)
+        folder.mkdir(mode=0o710, parents=True, exist_ok=True)
+        (folder / "hostname").write_text(container.config.hostname + "\n")
+        if hc.network_mode.startswith(CONTAINER):
+            self._borrow_files(container, folder)
+            return None
+        if hc.network_mode == "host":
+            for name in ("hosts", "resolv.conf"):
+                _copy(Path("/etc") / name, folder / name)
+            return None
+        own = [(str(interface.ip), _own_names(container)) for e in endpoints for interface in e.addresses]
+        (folder / "hosts").write_text(hosts_text(extra_hosts(hc, self._host_gateway()), own))
+        host = read_resolv_conf()
+        servers = external_servers(host, hc.dns or self.settings.dns)
+        search = tuple(hc.dns_search or self.settings.dns_search or host.search)
+        options = tuple(hc.dns_options or self.settings.dns_options or host.options)
+        records = [self.networks.get(endpoint.network_id) for endpoint in endpoints]
+        named = [record for record in records if not record.predefined and record.pools]
+        if not named or RuntimeCapability.RESOLVER not in runtime.capabilities:
+            text = resolv_conf_text(ResolvConf(servers=servers, search=search, options=options))
+            (folder / "resolv.conf").write_text(text)
+            return None
+        if not any(option.startswith("ndots:") for option in options):
+            options = (*options, "ndots:0")
+        conf = ResolvConf(servers=(EMBEDDED_SERVER,), search=search, options=options)
+        (folder / "resolv.conf").write_text(resolv_conf_text(conf, servers))
+        forward = any(not record.internal for record in records)
+        return self.names.configure(container.id, [record.id for record in named], servers, search, forward)
+
+    def _borrow_files(self, container: Container, folder: Path) -> None:
+        other = self.catalog.get(container.host_config.network_mode.removeprefix(CONTAINER))
+        for name in ("hosts", "resolv.conf"):
+            _copy(self.catalog.folder(other) / name, folder / name)
+
+    def _host_gateway(self) -> str:
+        if self.settings.host_gateway_ips:
+            return self.settings.host_gateway_ips[0]
+        for record in self.networks.all():
+            if record.predefined and record.name == "bridge" and record.pools:
+                return record.pools[0].gateway
+        return ""
+
+    # ---- mounts
+
+    async def _mount_volumes(self, container: Container, undo: Undo) -> list[tuple[MountPoint, str]]:
+        """Every user mount with the host folder that it resolves to."""
+        sources: list[tuple[MountPoint, str]] = []
+        for mount in container.mounts:
+            if mount.type == "volume":
+                undo.add("volume", lambda mount=mount: self.volumes.unmount(mount, container))  # type: ignore[misc]
+                folder = await self.volumes.mount(mount, container)
+                mount.source = str(folder)
+                sources.append((mount, str(folder / mount.subpath) if mount.subpath else str(folder)))
+            elif mount.type == "bind":
+                _check_source(mount)
+                sources.append((mount, mount.source))
+            else:
+                sources.append((mount, ""))
+        return sources
+
+    def _write_bundle(self, container: Container, sources: list[tuple[MountPoint, str]]) -> Path:
+        hc = container.host_config
+        found = assemble.Found(
+            mounts=oci_mounts(sources, hc.tmpfs or {}),
+            namespaces=shared_namespaces(container, self.catalog.get),
+            folder=self.catalog.folder(container),
+            shm=self._shm(container),
+        )
+        document = assemble.config(container, self.settings, self.host, found)
+        bundle = self.settings.exec_root / "bundles" / container.id
+        bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (bundle / "config.json").write_text(json.dumps(document))
+        return bundle
+
+    def _shm(self, container: Container) -> str:
+        mode = container.host_config.ipc_mode
+        if mode == "host":
+            return "/dev/shm"  # the host's own, which --ipc=host asks for
+        if mode.startswith(CONTAINER):
+            other = self.catalog.get(mode.removeprefix(CONTAINER))
+            return f"/proc/{other.state.pid}/root/dev/shm"
+        return ""
+
+    async def _io(self, container: Container) -> Io:
+        driver = await self.drivers.get(LogDriver, container.log_driver)
+        config = container.config
+        rows, columns = container.host_config.console_size
+        return Io(
+            terminal=config.tty,
+            stdin=config.open_stdin,
+            stdin_once=config.stdin_once,
+            size=(rows, columns) if rows and columns else None,
+            log=LogTarget(sink=driver.driver_class.sink, options=container.log_options),
+        )
+
+    # ---- networks
+
+    async def _join(self, container: Container, endpoints: list[Endpoint], process: Process, undo: Undo) -> None:
+        if not endpoints or process.netns is None:
+            return
+        sandbox = Sandbox(id=new_id(), path=process.netns)
+        await self.endpoints.join_all(container, endpoints, sandbox, undo)
+
+
+def container_attributes(container: Container, **more: str) -> dict[str, str]:
+    """Attributes of a container's events: its labels, image and name."""
+    return {**container.config.labels, "image": container.config.image, "name": container.name, **more}
+
+
+def _preparation(container: Container, sources: list[tuple[MountPoint, str]], resolver: Path | None) -> Preparation:
+    copies = tuple(
+        CopyUp(destination=mount.destination, folder=Path(source))
+        for mount, source in sources
+        if mount.type == "volume" and mount.copy_up and not mount.subpath
+    )
+    return Preparation(
+        user=container.config.user,
+        groups=tuple(container.host_config.group_add or ()),
+        copy_up=copies,
+        files=assemble.MOUNT_POINTS,
+        resolver=resolver,
+    )
+
+
+def _own_names(container: Container) -> str:
+    config = container.config
+    if config.domainname:
+        return f"{config.hostname}.{config.domainname} {config.hostname}"
+    short, dot, _ = config.hostname.partition(".")
+    return f"{config.hostname} {short}" if dot else config.hostname
+
+
+def _check_source(mount: MountPoint) -> None:
+    """A bind's source, made if `-v` named a missing folder (Docker makes it, owned by root)."""
+    source = Path(mount.source)
+    if source.exists():
+        return
+    if "create" not in mount.options:
+        raise InvalidArgument(f'invalid mount config for type "bind": bind source path does not exist: {mount.source}')
+    try:
+        source.mkdir(mode=0o755, parents=True)
+    except OSError as error:
+        raise WharfieError(
+            f"error while creating mount source path '{mount.source}': mkdir {mount.source}: {str(error.strerror).lower()}"
+        ) from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError:
+        target.write_text("")
+
+
+def _not_executed(container: Container, error: InvalidArgument) -> WharfieError:
+    """Docker's text around what the runtime said; 400 when the program is at fault, otherwise 500."""
+    text = (
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+        f"{container.runtime} create failed: unable to start container process: {error.message}: unknown"
+    )
+    kind = InvalidArgument if _exit_code(error) != 128 else WharfieError
+    return kind(text, details=error.details)
+
+
+def _exit_code(error: WharfieError) -> int:
+    if any(text in error.message for text in _MISSING):
+        return 127
+    if any(text in error.message for text in _NOT_EXECUTABLE):
+        return 126
+    return 128

@@ -1,0 +1,256 @@
+"""The engine: every room put together, opened and closed in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+from wharfie.engine.containers.catalog import Catalog
+from wharfie.engine.containers.connecting import Connecting
+from wharfie.engine.containers.containers import Containers
+from wharfie.engine.containers.create import Creator
+from wharfie.engine.containers.ending import Ending
+from wharfie.engine.containers.output import Output
+from wharfie.engine.containers.removal import Remover
+from wharfie.engine.containers.start import Starter, container_attributes
+from wharfie.engine.events import Events
+from wharfie.engine.execs import Execs
+from wharfie.engine.images.images import Images
+from wharfie.engine.networks.endpoints import Endpoints
+from wharfie.engine.networks.names import Names
+from wharfie.engine.networks.networks import Networks
+from wharfie.engine.networks.ports import HostPorts
+from wharfie.engine.recovery import Recovery
+from wharfie.engine.settings import EngineSettings
+from wharfie.engine.system import System
+from wharfie.engine.volumes import Volumes
+from wharfie.plugins.debts import Debts
+from wharfie.plugins.drivers import Drivers
+from wharfie.spi.driver import DriverEvent, HostFacts
+from wharfie.spi.errors import WharfieError
+from wharfie.spi.runtime import Detached, ExecExited, Exit, Exited, Lost, OutOfMemory
+from wharfie.spi.storage import StorageDriver
+from wharfie.store.content import ContentStore
+from wharfie.store.metadata import Metadata
+
+log = logging.getLogger(__name__)
+
+_LOST_CODE = 137  # the container was killed with the process beside it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    settings: EngineSettings
+    drivers: Drivers
+    containers: Containers
+    connecting: Connecting
+    execs: Execs
+    images: Images
+    networks: Networks
+    volumes: Volumes
+    events: Events
+    system: System
+    ending: Ending
+    debts: Debts
+    metadata: Metadata
+    ports: HostPorts
+    background: set[asyncio.Task[None]]
+
+    @classmethod
+    async def open(cls, settings: EngineSettings, drivers: Drivers, host: HostFacts) -> Engine:
+        """Read the store, recover, start what must run. Errors: DataLoss (the store is damaged)."""
+        metadata = Metadata(settings.data_root / "metadata.db")
+        events = Events()
+        catalog = Catalog(settings, metadata)
+        storage_driver = _storage_driver(settings, drivers)
+        networks = Networks(settings, metadata, drivers, events, lambda: catalog)
+        volumes = Volumes(settings, metadata, drivers, events, lambda: catalog)
+        names = Names(settings.exec_root / "names")
+        ports = HostPorts(settings.default_bind_address)
+        endpoints = Endpoints(networks, names, ports, events)
+        debts = Debts(metadata, drivers)
+        images = Images(
+            metadata,
+            ContentStore(settings.data_root / "content"),
+            drivers,
+            events,
+            storage_driver=storage_driver,
+            registry_drivers=settings.registries,
+            default_registry=settings.registry_driver,
+            max_concurrent_downloads=settings.max_concurrent_downloads,
+            max_download_attempts=settings.max_download_attempts,
+            containers_using=lambda image: [container for container in catalog if container.image_id == image],
+        )
+        creator = Creator(
+            settings=settings,
+            host=host,
+            catalog=catalog,
+            images=images,
+            networks=networks,
+            volumes=volumes,
+            drivers=drivers,
+            storage_driver=storage_driver,
+        )
+        starter = Starter(
+            settings=settings,
+            host=host,
+            catalog=catalog,
+            networks=networks,
+            endpoints=endpoints,
+            names=names,
+            volumes=volumes,
+            drivers=drivers,
+            events=events,
+        )
+        remover = Remover(catalog=catalog, volumes=volumes, drivers=drivers, events=events, debts=debts)
+        ending = Ending(
+            settings=settings,
+            catalog=catalog,
+            endpoints=endpoints,
+            volumes=volumes,
+            drivers=drivers,
+            events=events,
+            starter=starter,
+            remover=remover,
+        )
+        containers = Containers(
+            catalog=catalog,
+            creator=creator,
+            starter=starter,
+            ending=ending,
+            remover=remover,
+            output=Output(catalog=catalog, drivers=drivers, events=events),
+            endpoints=endpoints,
+            networks=networks,
+            images=images,
+            drivers=drivers,
+            events=events,
+        )
+        engine = cls(
+            settings=settings,
+            drivers=drivers,
+            containers=containers,
+            connecting=Connecting(catalog=catalog, networks=networks, endpoints=endpoints),
+            execs=Execs(settings, catalog, drivers, events),
+            images=images,
+            networks=networks,
+            volumes=volumes,
+            events=events,
+            system=System(
+                settings=settings,
+                host=host,
+                containers=containers,
+                images=images,
+                volumes=volumes,
+                drivers=drivers,
+                events=events,
+                storage_driver=storage_driver,
+            ),
+            ending=ending,
+            debts=debts,
+            metadata=metadata,
+            ports=ports,
+            background=set(),
+        )
+        recovery = Recovery(
+            settings=settings,
+            catalog=catalog,
+            containers=containers,
+            ending=ending,
+            endpoints=endpoints,
+            names=names,
+            networks=networks,
+            volumes=volumes,
+            images=images,
+            drivers=drivers,
+            storage_driver=storage_driver,
+        )
+        await engine._open(recovery)
+        return engine
+
+    async def _open(self, recovery: Recovery) -> None:
+        self.containers.catalog.load()
+        await self.networks.open()
+        await self.volumes.open()
+        await self.images.open()
+        self.drivers.listen(self._on_driver_event)
+        await recovery.recover()
+        await self.networks.make_predefined()
+        self.background.add(asyncio.get_running_loop().create_task(self.debts.run()))
+        await recovery.start_wanted()
+
+    def _on_driver_event(self, kind: str, name: str, event: DriverEvent) -> None:
+        """What drivers say unasked. The ends of containers are dealt with one after the other for each container."""
+        if isinstance(event, ExecExited):
+            self.execs.ended(event.id, event.exec_id, event.exit)
+        elif isinstance(event, Exited):
+            self._ended(event.id, event.exit)
+        elif isinstance(event, Lost):
+            log.error("the process beside container %s was killed, and the container with it", event.id)
+            self._ended(event.id, Exit(code=_LOST_CODE, at_ns=time.time_ns()))
+        elif event_id := getattr(event, "id", ""):
+            self._note(event_id, event)
+
+    def _ended(self, id: str, exit: Exit) -> None:
+        catalog = self.containers.catalog
+        if id in catalog:
+            self.execs.container_ended(id)
+            container = catalog.get(id)
+            self.ending.later(self.ending.ended(container, exit), f"the end of container {container.name}")
+
+    def _note(self, id: str, event: DriverEvent) -> None:
+        catalog = self.containers.catalog
+        if id not in catalog:
+            return
+        container = catalog.get(id)
+        if isinstance(event, OutOfMemory):
+            container.state.oom_killed = True
+            self.events.emit("container", "oom", id, container_attributes(container))
+        elif isinstance(event, Detached):
+            action = "exec_detach" if event.exec_id else "detach"
+            self.events.emit("container", action, id, container_attributes(container))
+
+    async def shutdown(self) -> None:
+        """Stop the containers (with live-restore they go on), then close everything. Nothing is restarted."""
+        self.ending.closing = True
+        running = [container for container in self.containers.catalog if container.state.running]
+        if not self.settings.live_restore:
+            await self._stop_all()
+            await self.ending.settle()
+            if not any(container.state.running for container in self.containers.catalog):
+                await self.networks.tear_down()
+        elif not running:
+            await self.networks.tear_down()
+        for task in self.background:
+            task.cancel()
+        await asyncio.gather(*self.background, return_exceptions=True)
+        await self.drivers.close()
+        self.ports.close()
+        self.metadata.close()
+
+    async def _stop_all(self) -> None:
+        """All at once, each with its own patience, at most `shutdown-timeout` unless one asks for more."""
+
+        async def stop(id: str, timeout: int | None) -> None:
+            try:
+                await self.containers.stop(id, timeout=timeout, for_shutdown=True)
+            except WharfieError as error:
+                log.error("container %s: %s", id, error)
+
+        limit = self.settings.shutdown_timeout
+        stops = []
+        for container in self.containers.catalog:
+            if container.state.running or container.state.status == "restarting":
+                own = container.config.stop_timeout
+                stops.append(stop(container.id, own if own is not None else min(10, limit) if limit >= 0 else -1))
+        await asyncio.gather(*stops)
+
+
+def _storage_driver(settings: EngineSettings, drivers: Drivers) -> str:
+    """The configured storage driver; else the first of Docker's order that is installed."""
+    if settings.storage_driver:
+        return settings.storage_driver
+    installed = drivers.known(StorageDriver)
+    return next((name for name in ("overlay2", "vfs") if name in installed), "overlay2")

@@ -1,0 +1,205 @@
+"""Execs: further processes in running containers (Docker Engine API, `/exec`).
+
+An exec lives in the daemon's memory: after a daemon restart the process goes on beside its container, its instance is
+forgotten, as with Docker.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from wharfie.engine.containers.catalog import Catalog
+from wharfie.engine.containers.start import container_attributes
+from wharfie.engine.events import Events
+from wharfie.engine.identity import new_id
+from wharfie.engine.model.container import Container, ExecCreate, ExecRecord
+from wharfie.engine.settings import EngineSettings
+from wharfie.engine.spec import assemble, capabilities
+from wharfie.plugins.drivers import Drivers
+from wharfie.plugins.supervisor import Supervised
+from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, WharfieError
+from wharfie.spi.runtime import AttachRequest, Exit, Io, RuntimeDriver
+
+log = logging.getLogger(__name__)
+
+_KEPT = 300.0  # seconds that an ended exec can still be inspected
+
+
+class Execs:
+    def __init__(self, settings: EngineSettings, catalog: Catalog, drivers: Drivers, events: Events) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._drivers = drivers
+        self._events = events
+        self._records: dict[str, ExecRecord] = {}
+        self._ended: dict[str, float] = {}
+
+    async def create(self, ref: str, request: ExecCreate) -> str:
+        """Errors: NotFound, Conflict (not running, paused), InvalidArgument (no command)."""
+        container = self._running(ref, ref)
+        if not request.cmd:
+            raise InvalidArgument("No exec command specified")
+        self._forget_old()
+        record = ExecRecord(id=new_id(), container_id=container.id, request=request)
+        self._records[record.id] = record
+        self._emit(container, record, "exec_create")
+        return record.id
+
+    def _running(self, ref: str, shown: str) -> Container:
+        container = self._catalog.get(ref)
+        if container.state.status == "paused":
+            raise Conflict(f"Container {shown} is paused, unpause the container before exec")
+        if not container.state.running:
+            raise Conflict(f"container {container.id} is not running")
+        return container
+
+    def get(self, exec_id: str) -> ExecRecord:
+        """Errors: NotFound."""
+        record = self._records.get(exec_id)
+        if record is None or record.container_id not in self._catalog:
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return record
+
+    def of(self, container_id: str) -> list[str]:
+        """Ids of the running execs of a container."""
+        return [record.id for record in self._records.values() if record.container_id == container_id and record.running]
+
+    def check_start(self, exec_id: str) -> ExecRecord:
+        """What must be an error before the connection is taken over. Errors: NotFound, Conflict."""
+        record = self.get(exec_id)
+        if record.exit_code is not None:
+            raise Conflict(f"exec command {exec_id} has already run")
+        if record.started:
+            raise Conflict(f"exec command {exec_id} is already running")
+        self._running(record.container_id, record.container_id)
+        return record
+
+    async def start(
+        self, exec_id: str, *, client: socket.socket | None, request: AttachRequest, size: tuple[int, int] | None
+    ) -> None:
+        """Execute. `client`: the attached connection, owned by this call; None: detached.
+
+        With a client, a program that cannot be executed is told in the stream; without, it is an error.
+        """
+        record = self.get(exec_id)
+        record.started = True
+        container = self._catalog.get(record.container_id)
+        try:
+            await self._start(container, record, client, request, size)
+        except WharfieError as error:
+            text = f"OCI runtime exec failed: exec failed: unable to start container process: {error.message}: unknown"
+            record.exit_code = 127 if "executable file not found" in error.message else 126
+            self._ended[record.id] = time.monotonic()
+            if client is None:
+                raise type(error)(text) from error
+            _tell(client, text, request.framed)
+        finally:
+            if client is not None:
+                client.close()
+
+    async def _start(
+        self,
+        container: Container,
+        record: ExecRecord,
+        client: socket.socket | None,
+        request: AttachRequest,
+        size: tuple[int, int] | None,
+    ) -> None:
+        wanted = record.request
+        runtime = await self._runtime(container)
+        io = Io(
+            terminal=wanted.tty,
+            stdin=wanted.attach_stdin and client is not None,
+            stdin_once=True,
+            size=size or wanted.console_size,
+        )
+        user = wanted.user or container.config.user
+        process = self._process(container, wanted)
+        await runtime.call(RuntimeDriver.exec, container.id, record.id, process, io, user=user)
+        if client is not None:
+            await runtime.call(RuntimeDriver.attach, container.id, record.id, client, request)
+        record.running = True
+        try:
+            made = await runtime.call(RuntimeDriver.exec_start, container.id, record.id)
+        except WharfieError:
+            record.running = False
+            raise
+        record.pid = made.pid
+        self._emit(container, record, "exec_start")
+
+    def _process(self, container: Container, wanted: ExecCreate) -> Mapping[str, Any]:
+        process = assemble.process(container, self._settings)
+        process["terminal"] = wanted.tty
+        process["args"] = list(wanted.cmd or ())
+        process["env"] = assemble.merge_environment(process["env"], wanted.env or ())
+        if wanted.tty and not any(entry.startswith("TERM=") for entry in process["env"]):
+            process["env"].append("TERM=xterm")
+        process["cwd"] = wanted.working_dir or process["cwd"]
+        if wanted.privileged:
+            held = list(capabilities.held_by_daemon())
+            process["capabilities"] = {
+                "bounding": held, "effective": held, "permitted": held, "inheritable": [], "ambient": []
+            }  # fmt: skip
+        return process
+
+    async def resize(self, exec_id: str, rows: int, columns: int) -> None:
+        record = self.get(exec_id)
+        if not record.running:
+            raise Conflict(f"exec process {exec_id} is not running")
+        container = self._catalog.get(record.container_id)
+        runtime = await self._runtime(container)
+        await runtime.call(RuntimeDriver.resize, container.id, exec_id, rows, columns)
+
+    async def _runtime(self, container: Container) -> Supervised[RuntimeDriver]:
+        return await self._drivers.get(RuntimeDriver, container.runtime)
+
+    # ---- ends
+
+    def ended(self, container_id: str, exec_id: str, exit: Exit) -> None:
+        """An exec's process has ended."""
+        record = self._records.get(exec_id)
+        if record is None or record.exit_code is not None:
+            return
+        record.running, record.exit_code, record.pid = False, exit.code, 0
+        self._ended[exec_id] = time.monotonic()
+        if container_id in self._catalog:
+            container = self._catalog.get(container_id)
+            attributes = container_attributes(container, execID=exec_id, exitCode=str(exit.code))
+            self._events.emit("container", "exec_die", container_id, attributes)
+
+    def container_ended(self, container_id: str) -> None:
+        """All processes of the container are gone."""
+        for record in self._records.values():
+            if record.container_id == container_id and record.running:
+                record.running, record.exit_code, record.pid = False, 137, 0
+                self._ended[record.id] = time.monotonic()
+
+    def _forget_old(self) -> None:
+        horizon = time.monotonic() - _KEPT
+        for exec_id in [exec_id for exec_id, at in self._ended.items() if at < horizon]:
+            del self._ended[exec_id]
+            self._records.pop(exec_id, None)
+        for record in [record for record in self._records.values() if record.container_id not in self._catalog]:
+            self._records.pop(record.id)
+            self._ended.pop(record.id, None)
+
+    def _emit(self, container: Container, record: ExecRecord, action: str) -> None:
+        command = " ".join(record.request.cmd or ())
+        attributes = container_attributes(container, execID=record.id)
+        self._events.emit("container", f"{action}: {command}", container.id, attributes)
+
+
+def _tell(client: socket.socket, text: str, framed: bool) -> None:
+    data = (text + "\r\n").encode()
+    if framed:
+        data = b"\x01\x00\x00\x00" + len(data).to_bytes(4) + data
+    try:
+        client.setblocking(False)
+        client.send(data)
+        client.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        log.debug("a client left before it was told: %s", text)

@@ -1,0 +1,79 @@
+"""Filters of list and prune requests, as the engine's rules read them.
+
+The API has decoded both JSON forms into a mapping of name to values; which names an object knows is said here by each
+caller, and an unknown one is an error (`invalid filter 'x'`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+
+from wharfie.spi.errors import InvalidArgument
+
+Filters = Mapping[str, Sequence[str]]
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_UNIT_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_TRUE = frozenset({"1", "t", "true"})
+_FALSE = frozenset({"0", "f", "false"})
+
+
+def check(filters: Filters, known: Collection[str]) -> None:
+    """Errors: InvalidArgument for the first name that is not known."""
+    for name in filters:
+        if name not in known:
+            raise InvalidArgument(f"invalid filter '{name}'")
+
+
+def labels_match(filters: Filters, labels: Mapping[str, str]) -> bool:
+    """All of `label` (KEY or KEY=VALUE) are there and none of `label!`."""
+    return all(_label(wanted, labels) for wanted in filters.get("label", ())) and not any(
+        _label(unwanted, labels) for unwanted in filters.get("label!", ())
+    )
+
+
+def _label(expression: str, labels: Mapping[str, str]) -> bool:
+    key, has_value, value = expression.partition("=")
+    return key in labels and (not has_value or labels[key] == value)
+
+
+def boolean(filters: Filters, name: str, default: bool) -> bool:
+    """A filter that is true or false. Errors: InvalidArgument."""
+    values = {value.lower() for value in filters.get(name, ())}
+    if not values:
+        return default
+    if values <= _TRUE:
+        return True
+    if values <= _FALSE:
+        return False
+    raise InvalidArgument(f"invalid filter '{name}={next(iter(filters[name]))}'")
+
+
+def text_match(patterns: Sequence[str], text: str) -> bool:
+    """Whether any pattern, a regular expression as Docker takes it for names, is found in the text."""
+    for pattern in patterns:
+        try:
+            if re.search(pattern, text):
+                return True
+        except re.error:
+            if pattern in text:
+                return True
+    return False
+
+
+def moment(text: str, now_ns: int) -> int:
+    """A point in time: Unix seconds with a fraction, RFC 3339, a date, or a duration back from now; nanoseconds.
+
+    Errors: InvalidArgument.
+    """
+    if re.fullmatch(r"\d+(\.\d*)?", text):
+        seconds, _, fraction = text.partition(".")
+        return int(seconds) * 10**9 + int(fraction[:9].ljust(9, "0") or 0)
+    if text and _DURATION.sub("", text) == "":
+        return now_ns - sum(int(float(number) * _UNIT_NS[unit]) for number, unit in _DURATION.findall(text))
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * 10**9)
+    except ValueError:
+        raise InvalidArgument(f'invalid time "{text}": want Unix seconds, RFC 3339 or a duration such as 10m') from None

@@ -1,0 +1,225 @@
+"""User mounts of a container: from `Binds`, `Mounts`, `Volumes`, `VolumesFrom` and `Tmpfs` to mount points.
+
+Later entries win over earlier ones for one destination, in this order: the image's volumes, --volumes-from, -v, --mount
+(a destination named twice by the user is an error, as with Docker).
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wharfie.engine.identity import NAME_CHARACTERS, NAME_PATTERN
+from wharfie.engine.model.container import Container, MountPoint
+from wharfie.engine.model.host import MountSpec
+from wharfie.spi.errors import InvalidArgument, WharfieError
+
+_PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
+_MODES = frozenset({"ro", "rw", "nocopy", "z", "Z", "copy"})
+
+
+def parse_bind(text: str, default_driver: str) -> MountPoint:
+    """`-v`: SOURCE:DESTINATION[:MODES] or a destination alone (an anonymous volume).
+
+    Errors: WharfieError and InvalidArgument with Docker's texts (the daemon answers 500 for a bad specification).
+    """
+    parts = text.split(":")
+    if not text or len(parts) > 3 or any(not part for part in parts):
+        raise InvalidArgument(f"invalid volume specification: '{text}'")
+    if len(parts) == 1:
+        return _volume("", _destination(text, parts[0], "volume"), "", default_driver)
+    source, target = parts[0], parts[1]
+    mode = parts[2] if len(parts) == 3 else ""
+    words = mode.split(",") if mode else []
+    propagation = [word for word in words if word in _PROPAGATIONS]
+    unknown = [word for word in words if word not in _MODES | _PROPAGATIONS]
+    if unknown or len(propagation) > 1 or {"ro", "rw"} <= set(words):
+        raise InvalidArgument(f"invalid volume specification: '{text}': invalid mode: {mode}")
+    read_only = "ro" in words
+    if source.startswith("/"):
+        return MountPoint(
+            type="bind",
+            source=posixpath.normpath(source),
+            destination=_destination(text, target, "bind"),
+            mode=mode,
+            rw=not read_only,
+            propagation=propagation[0] if propagation else "rprivate",
+            options=["create"],
+        )
+    if propagation:
+        raise InvalidArgument(f"invalid volume specification: '{text}': invalid mode: {mode}")
+    destination = _destination(text, target, "volume")
+    if NAME_PATTERN.fullmatch(source) is None:
+        raise InvalidArgument(
+            f'"{source}" includes invalid characters for a local volume name, only "{NAME_CHARACTERS}" are allowed. '
+            "If you intended to pass a host directory, use absolute path"
+        )
+    mount = _volume(source, destination, mode, default_driver)
+    mount.rw = not read_only
+    mount.copy_up = "nocopy" not in words
+    return mount
+
+
+def _volume(name: str, destination: str, mode: str, driver: str) -> MountPoint:
+    return MountPoint(
+        type="volume", name=name, destination=destination, mode=mode, driver=driver, anonymous=not name, copy_up=True
+    )
+
+
+def _destination(text: str, target: str, kind: str) -> str:
+    if not target.startswith("/"):
+        raise WharfieError(
+            f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": invalid mount path: "
+            f"'{target}' mount path must be absolute"
+        )
+    cleaned = posixpath.normpath(target)
+    if cleaned in ("/", "//"):
+        raise InvalidArgument(f"invalid volume specification: '{text}': invalid specification: destination can't be '/'")
+    return cleaned
+
+
+def parse_mount(spec: MountSpec, default_driver: str) -> MountPoint:
+    """`--mount`. Errors: InvalidArgument with Docker's texts."""
+    wrong = f'invalid mount config for type "{spec.type}": '
+    if spec.type not in ("bind", "volume", "tmpfs"):
+        if spec.type in ("npipe", "cluster", "image"):
+            raise InvalidArgument(f'mount type "{spec.type}" is not supported by this daemon')
+        raise InvalidArgument(f"{wrong}mount type unknown: {spec.type!r}")
+    if not spec.target:
+        raise InvalidArgument(f"{wrong}field Target must not be empty")
+    if not spec.target.startswith("/"):
+        raise InvalidArgument(f"{wrong}invalid mount path: '{spec.target}' mount path must be absolute")
+    target = posixpath.normpath(spec.target)
+    if target == "/":
+        raise InvalidArgument(f"{wrong}invalid specification: destination can't be '/'")
+    if spec.type == "bind":
+        return _parse_bind_mount(spec, target, wrong)
+    if spec.type == "tmpfs":
+        if spec.source:
+            raise InvalidArgument(f"{wrong}field Source must not be specified")
+        return MountPoint(type="tmpfs", destination=target, rw=not spec.read_only, options=_tmpfs_options(spec))
+    options = spec.volume_options
+    driver = options.driver_config.name if options and options.driver_config and options.driver_config.name else ""
+    mount = _volume(spec.source, target, "", driver or default_driver)
+    mount.rw = not spec.read_only
+    mount.copy_up = not (options and options.no_copy)
+    mount.subpath = options.subpath if options else ""
+    if spec.source and NAME_PATTERN.fullmatch(spec.source) is None:
+        raise InvalidArgument(
+            f'{wrong}"{spec.source}" includes invalid characters for a local volume name, only "{NAME_CHARACTERS}" are '
+            "allowed. If you intended to pass a host directory, use absolute path"
+        )
+    return mount
+
+
+def _parse_bind_mount(spec: MountSpec, target: str, wrong: str) -> MountPoint:
+    if not spec.source:
+        raise InvalidArgument(f"{wrong}field Source must not be empty")
+    if not spec.source.startswith("/"):
+        raise InvalidArgument(f"{wrong}invalid mount path: '{spec.source}' mount path must be absolute")
+    options = spec.bind_options
+    propagation = (options.propagation if options else "") or "rprivate"
+    if propagation not in _PROPAGATIONS:
+        raise InvalidArgument(f"{wrong}invalid propagation mode: {propagation}")
+    create = bool(options and options.create_mountpoint)
+    if not create and not Path(spec.source).exists():
+        raise InvalidArgument(f"{wrong}bind source path does not exist: {spec.source}")
+    return MountPoint(
+        type="bind",
+        source=posixpath.normpath(spec.source),
+        destination=target,
+        rw=not spec.read_only,
+        propagation=propagation,
+        recursive=not (options and options.non_recursive),
+        options=["create"] if create else [],
+    )
+
+
+def _tmpfs_options(spec: MountSpec) -> list[str]:
+    words = []
+    if spec.tmpfs_options:
+        if spec.tmpfs_options.size_bytes:
+            words.append(f"size={spec.tmpfs_options.size_bytes}")
+        if spec.tmpfs_options.mode:
+            words.append(f"mode={spec.tmpfs_options.mode:o}")
+        words += ["=".join(option) for option in spec.tmpfs_options.options or ()]
+    return words
+
+
+def parse_volumes_from(text: str, find: Callable[[str], Container]) -> list[MountPoint]:
+    """`--volumes-from CONTAINER[:ro|rw]`: the other container's volumes and binds."""
+    name, _, mode = text.partition(":")
+    if not name or mode not in ("", "ro", "rw", "z", "Z"):
+        raise InvalidArgument(f"invalid volumes-from specification: {text!r}")
+    mounts = []
+    for mount in find(name).mounts:
+        if mount.type in ("bind", "volume"):
+            shared = mount.model_copy(update={"copy_up": False, "anonymous": False})
+            if mode in ("ro", "rw"):
+                shared.rw = mode == "rw" and mount.rw
+            mounts.append(shared)
+    return mounts
+
+
+def plan_mounts(
+    *,
+    image_volumes: Iterable[str],
+    volumes_from: Sequence[str],
+    binds: Sequence[str],
+    specs: Sequence[MountSpec],
+    tmpfs: Mapping[str, str],
+    default_driver: str,
+    find: Callable[[str], Container],
+) -> list[MountPoint]:
+    """All mount points of a container, sorted by depth. Volumes have no folder yet, anonymous ones no name."""
+    chosen: dict[str, MountPoint] = {}
+    for text in volumes_from:
+        chosen.update((mount.destination, mount) for mount in parse_volumes_from(text, find))
+    explicit = [parse_bind(text, default_driver) for text in binds] + [parse_mount(spec, default_driver) for spec in specs]
+    named: set[str] = set()
+    for mount in explicit:
+        if mount.destination in named:
+            raise InvalidArgument(f"Duplicate mount point: {mount.destination}")
+        named.add(mount.destination)
+        chosen[mount.destination] = mount
+    for destination in tmpfs:
+        target = posixpath.normpath(destination)
+        if not target.startswith("/") or target == "/":
+            raise InvalidArgument(f"invalid tmpfs mount: {destination!r}: the path must be absolute and not the root")
+        if target in named:
+            raise InvalidArgument(f"Duplicate mount point: {target}")
+    shadowed = {posixpath.normpath(destination) for destination in tmpfs}
+    for destination in image_volumes:
+        target = posixpath.normpath(destination)
+        if target not in chosen and target not in shadowed and target.startswith("/") and target != "/":
+            chosen[target] = _volume("", target, "", default_driver)
+    return sorted(chosen.values(), key=lambda mount: (mount.destination.count("/"), mount.destination))
+
+
+def oci_mounts(mounts: Sequence[tuple[MountPoint, str]], tmpfs: Mapping[str, str]) -> list[dict[str, Any]]:
+    """OCI runtime-spec mounts for mount points and the folders that they resolved to."""
+    result: list[dict[str, Any]] = []
+    for mount, source in mounts:
+        if mount.type == "tmpfs":
+            options = ["nosuid", "nodev", "noexec", *mount.options, *([] if mount.rw else ["ro"])]
+            result.append(_entry(mount.destination, "tmpfs", "tmpfs", options))
+        else:
+            options = ["rbind" if mount.recursive else "bind", mount.propagation or "rprivate"]
+            options.append("rw" if mount.rw else "ro")
+            result.append(_entry(mount.destination, "bind", source, options))
+    for destination, text in tmpfs.items():
+        words = [word for word in text.split(",") if word]
+        options = [word for word in ("noexec", "nosuid", "nodev") if not _overridden(word, words)]
+        result.append(_entry(posixpath.normpath(destination), "tmpfs", "tmpfs", [*options, *words]))
+    return sorted(result, key=lambda entry: entry["destination"].count("/"))
+
+
+def _overridden(word: str, words: Sequence[str]) -> bool:
+    """ "exec" in the user's words takes the default "noexec" away."""
+    return word.removeprefix("no") in words
+
+
+def _entry(destination: str, type: str, source: str, options: Sequence[str]) -> dict[str, Any]:
+    return {"destination": destination, "type": type, "source": source, "options": list(options)}

@@ -1,0 +1,1 @@
+"""Networks: their records and addresses, the endpoints of containers, published ports, names."""

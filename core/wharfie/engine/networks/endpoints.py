@@ -1,0 +1,356 @@
+"""Endpoints: a container's way into its networks at start, while it runs, and out again.
+
+The order at a start: addresses are taken, the runtime makes the namespace, drivers join it, ports are published. The
+endpoint with the highest priority, else the first by name, carries the default route and publishes the ports.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Interface, ip_address, ip_network
+
+from wharfie.engine.events import Events
+from wharfie.engine.identity import new_id
+from wharfie.engine.model.container import Container, JoinedEndpoint, NetworkRecord
+from wharfie.engine.model.host import PortBinding
+from wharfie.engine.model.network import EndpointSettings
+from wharfie.engine.networks.addressing import as_network
+from wharfie.engine.networks.names import Names
+from wharfie.engine.networks.networks import Networks
+from wharfie.engine.networks.ports import HostPorts
+from wharfie.engine.undo import Undo
+from wharfie.plugins.supervisor import Supervised
+from wharfie.spi.driver import ContainerFacts
+from wharfie.spi.errors import Conflict, InvalidArgument, WharfieError
+from wharfie.spi.ipam import Address, Interface, IpamDriver
+from wharfie.spi.network import Attachment, Endpoint, Joined, NetworkCapability, NetworkDriver, Port, Sandbox
+
+log = logging.getLogger(__name__)
+
+
+class Endpoints:
+    """Joining and leaving. The caller holds the container's lock and stores the container afterwards."""
+
+    def __init__(self, networks: Networks, names: Names, ports: HostPorts, events: Events) -> None:
+        self._networks = networks
+        self._names = names
+        self.ports = ports
+        self._events = events
+
+    # ---- a start
+
+    async def allocate(self, container: Container, facts: ContainerFacts, undo: Undo) -> list[Endpoint]:
+        """Take addresses for all of the container's networks; the networks are busy from now on."""
+        endpoints: list[Endpoint] = []
+        gateway = self._gateway_network(container)
+        for index, (name, settings) in enumerate(container.networks.items()):
+            record = self._networks.get(settings.network_id or name)
+            endpoint = await self._allocate(container, facts, record, settings, index, record.name == gateway, undo)
+            endpoints.append(endpoint)
+        return endpoints
+
+    def _gateway_network(self, container: Container) -> str:
+        """The network whose gateway is the container's default route; empty: none has one."""
+        candidates = []
+        for name, settings in container.networks.items():
+            record = self._networks.get(settings.network_id or name)
+            if record.pools and not record.internal:
+                candidates.append((-settings.gw_priority, record.name))
+        return min(candidates)[1] if candidates else ""
+
+    async def _allocate(
+        self,
+        container: Container,
+        facts: ContainerFacts,
+        record: NetworkRecord,
+        settings: EndpointSettings,
+        index: int,
+        default_route: bool,
+        undo: Undo,
+    ) -> Endpoint:
+        busy = self._networks.busy.setdefault(record.id, set())
+        if container.id not in busy:
+            busy.add(container.id)
+
+            async def idle() -> None:
+                busy.discard(container.id)
+
+            undo.add("use of the network", idle)
+        wanted = _wanted(settings)
+        addresses: list[Interface] = []
+        for pool in record.pools:
+            ipam = await self._networks.ipam(record.ipam_driver)
+            version = ip_network(pool.subnet).version
+            try:
+                lease = await ipam.call(IpamDriver.request_address, pool.id, wanted.get(version), {})
+            except Conflict as error:
+                raise Conflict(f"failed to set up container networking: {error.message}") from error
+            addresses.append(lease.interface)
+            undo.add(
+                "address",
+                lambda ipam=ipam, pool=pool.id, ip=lease.interface.ip: ipam.call(  # type: ignore[misc]
+                    IpamDriver.release_address, pool, ip
+                ),
+            )
+        return Endpoint(
+            id=new_id(),
+            network_id=record.id,
+            container=facts,
+            interface=f"eth{index}",
+            mac=settings.mac_address or (container.config.mac_address if index == 0 else ""),
+            addresses=tuple(addresses),
+            default_route4=default_route,
+            default_route6=default_route and record.enable_ipv6,
+            options=dict(settings.driver_opts or {}),
+        )
+
+    async def join_all(self, container: Container, endpoints: Sequence[Endpoint], sandbox: Sandbox, undo: Undo) -> None:
+        """Join each endpoint and publish the container's ports; fills `container.joined` and `container.networks`."""
+        container.joined = []
+        container.sandbox_id = sandbox.id
+        for (name, settings), endpoint in zip(list(container.networks.items()), endpoints, strict=True):
+            joined = await self._join(container, endpoint, sandbox, undo)
+            container.joined.append(joined)
+            _fill(settings, joined, self._networks.get(endpoint.network_id))
+            container.networks[name] = settings
+        await self._publish(container, undo)
+
+    async def _join(self, container: Container, endpoint: Endpoint, sandbox: Sandbox, undo: Undo) -> JoinedEndpoint:
+        record = self._networks.get(endpoint.network_id)
+        await self._networks.ensure(record)
+        driver = await self._networks.driver_of(record)
+        network = as_network(record)
+        attachment: Attachment = await driver.call(NetworkDriver.join, network, endpoint, sandbox)
+        joined = Joined(endpoint=endpoint, sandbox=sandbox, attachment=attachment)
+        undo.add("endpoint", lambda: driver.call(NetworkDriver.leave, network, joined))
+        self._name(container, record, joined)
+
+        async def forget() -> None:
+            self._names.remove(record.id, container.id)
+
+        undo.add("names", forget)
+        self._emit("connect", record, container)
+        return JoinedEndpoint(network_id=record.id, network=record.name, joined=joined)
+
+    async def _publish(self, container: Container, undo: Undo) -> None:
+        bindings = _bindings(container)
+        if not bindings:
+            return
+        carrier = await self._carrier(container)
+        if carrier is None:
+            return
+        index, driver = carrier
+        entry = container.joined[index]
+        try:
+            ports = self.ports.reserve(container.id, bindings)
+        except WharfieError as error:
+            raise type(error)(
+                "failed to set up container networking: driver failed programming external connectivity on endpoint "
+                f"{container.name} ({entry.joined.endpoint.id}): {error.message}"
+            ) from error
+
+        async def release() -> None:
+            self.ports.release(container.id)
+
+        undo.add("host ports", release)
+        joined = _with_ports(entry.joined, ports)
+        network = as_network(self._networks.get(entry.network_id))
+        await driver.call(NetworkDriver.publish, network, joined)
+        undo.add("published ports", lambda: driver.call(NetworkDriver.unpublish, network, joined))
+        container.joined[index] = JoinedEndpoint(network_id=entry.network_id, network=entry.network, joined=joined)
+
+    async def _carrier(self, container: Container) -> tuple[int, Supervised[NetworkDriver]] | None:
+        """The endpoint that publishes ports: the one with the default route, if its driver can."""
+        for index, entry in enumerate(container.joined):
+            driver = await self._networks.driver_of(self._networks.get(entry.network_id))
+            if entry.joined.endpoint.default_route4 and NetworkCapability.PUBLISH in driver.capabilities:
+                return index, driver
+        return None
+
+    # ---- while running
+
+    async def connect(self, container: Container, record: NetworkRecord, facts: ContainerFacts, sandbox: Sandbox) -> None:
+        """Join one more network; `container.networks` already has it."""
+        index = _free_index(container)
+        settings = container.networks[record.name]
+        async with Undo(f"connecting {container.name} to {record.name}") as undo:
+            has_route = any(entry.joined.endpoint.default_route4 for entry in container.joined)
+            route = not has_route and bool(record.pools) and not record.internal
+            endpoint = await self._allocate(container, facts, record, settings, index, route, undo)
+            joined = await self._join(container, endpoint, sandbox, undo)
+            undo.commit()
+        container.joined.append(joined)
+        _fill(settings, joined, record)
+
+    async def disconnect(self, container: Container, record: NetworkRecord) -> None:
+        """Leave one network; another one takes over the default route if this one had it."""
+        entry = next(entry for entry in container.joined if entry.network_id == record.id)
+        await self._leave(container, entry)
+        container.joined.remove(entry)
+        if entry.joined.endpoint.default_route4:
+            await self._move_route(container)
+
+    async def _move_route(self, container: Container) -> None:
+        for index, entry in enumerate(container.joined):
+            record = self._networks.get(entry.network_id)
+            if not record.pools or record.internal or entry.joined.sandbox is None:
+                continue
+            endpoint = _routed(entry.joined.endpoint, record.enable_ipv6)
+            driver = await self._networks.driver_of(record)
+            attachment = await driver.call(NetworkDriver.join, as_network(record), endpoint, entry.joined.sandbox)
+            joined = Joined(
+                endpoint=endpoint, sandbox=entry.joined.sandbox, attachment=attachment, ports=entry.joined.ports
+            )
+            container.joined[index] = JoinedEndpoint(network_id=record.id, network=record.name, joined=joined)
+            _fill(container.networks[record.name], container.joined[index], record)
+            return
+
+    # ---- an end
+
+    async def leave_all(self, container: Container, entries: Sequence[JoinedEndpoint]) -> None:
+        """Leave these networks, publish nothing, give everything back. Goes on after failures; may be repeated.
+
+        The sandbox is gone or about to be; `container.joined` no longer has the entries.
+        """
+        for entry in entries:
+            await self._leave(container, _without_sandbox(entry))
+        self.ports.release(container.id)
+        self._names.forget(container.id)
+
+    async def _leave(self, container: Container, entry: JoinedEndpoint) -> None:
+        record = self._networks.get(entry.network_id)
+        driver = await self._networks.driver_of(record)
+        network = as_network(record)
+        try:
+            if entry.joined.ports:
+                await driver.call(NetworkDriver.unpublish, network, entry.joined)
+            await driver.call(NetworkDriver.leave, network, entry.joined)
+        except WharfieError as error:
+            log.warning("%s: leaving network %s: %s", container.name, record.name, error)
+        for pool in record.pools:
+            ipam = await self._networks.ipam(record.ipam_driver)
+            for interface in entry.joined.endpoint.addresses:
+                if interface.ip in ip_network(pool.subnet):
+                    await ipam.call(IpamDriver.release_address, pool.id, interface.ip)
+        self._names.remove(record.id, container.id)
+        self._networks.busy.get(record.id, set()).discard(container.id)
+        self._emit("disconnect", record, container)
+
+    def adopt(self, container: Container) -> None:
+        """After a daemon start: a running container is in its networks; hold what it holds."""
+        for entry in container.joined:
+            record = self._networks.get(entry.network_id)
+            self._networks.busy.setdefault(record.id, set()).add(container.id)
+            self._name(container, record, entry.joined)
+            for port in self.ports.hold(container.id, entry.joined.ports):
+                log.warning(
+                    "%s: host port %s:%d was taken by another process", container.name, port.host_address, port.host_port
+                )
+
+    # ---- names
+
+    def _name(self, container: Container, record: NetworkRecord, joined: Joined) -> None:
+        if record.predefined or not record.pools:
+            return
+        settings = container.networks.get(record.name, EndpointSettings())
+        settings.dns_names = names = dns_names(container, settings)
+        addresses = [str(interface.ip) for interface in joined.endpoint.addresses]
+        self._names.add(record.id, container.id, [*names, *(f"{name}.{record.name}" for name in names)], addresses)
+
+    def rename(self, container: Container) -> None:
+        """The container has a new name: answer to it."""
+        for entry in container.joined:
+            self._name(container, self._networks.get(entry.network_id), entry.joined)
+
+    def _emit(self, action: str, record: NetworkRecord, container: Container) -> None:
+        self._events.emit(
+            "network", action, record.id, {"container": container.id, "name": record.name, "type": record.driver}
+        )
+
+
+def dns_names(container: Container, settings: EndpointSettings) -> list[str]:
+    """Names that the container answers to: its own, aliases, the short id, the hostname; in Docker's order."""
+    names = [container.name, *(settings.aliases or ()), container.short_id, container.config.hostname]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _wanted(settings: EndpointSettings) -> dict[int, Address]:
+    if settings.ipam_config is None:
+        return {}
+    texts = (settings.ipam_config.ipv4_address, settings.ipam_config.ipv6_address)
+    try:
+        addresses = [ip_address(text) for text in texts if text]
+    except ValueError as error:
+        raise InvalidArgument(f"invalid endpoint settings: {error}") from error
+    return {address.version: address for address in addresses}
+
+
+def _bindings(container: Container) -> Mapping[str, Sequence[PortBinding]]:
+    bindings: dict[str, Sequence[PortBinding]] = dict(container.host_config.port_bindings or {})
+    if container.host_config.publish_all_ports:
+        for port in container.exposed:
+            bindings.setdefault(port, [PortBinding()])
+    return bindings
+
+
+def forget_joined(container: Container) -> list[JoinedEndpoint]:
+    """Take the endpoints out of the record: what came of them has ended, what the user asked for stays."""
+    entries, container.joined, container.sandbox_id = container.joined, [], ""
+    for entry in entries:
+        _clear(container.networks.get(entry.network, EndpointSettings()), entry.joined.endpoint.mac)
+    return entries
+
+
+def _without_sandbox(entry: JoinedEndpoint) -> JoinedEndpoint:
+    joined = Joined(
+        endpoint=entry.joined.endpoint, sandbox=None, attachment=entry.joined.attachment, ports=entry.joined.ports
+    )
+    return JoinedEndpoint(network_id=entry.network_id, network=entry.network, joined=joined)
+
+
+def _with_ports(joined: Joined, ports: tuple[Port, ...]) -> Joined:
+    return Joined(endpoint=joined.endpoint, sandbox=joined.sandbox, attachment=joined.attachment, ports=ports)
+
+
+def _routed(endpoint: Endpoint, ipv6: bool) -> Endpoint:
+    return Endpoint(
+        id=endpoint.id,
+        network_id=endpoint.network_id,
+        container=endpoint.container,
+        interface=endpoint.interface,
+        mac=endpoint.mac,
+        addresses=endpoint.addresses,
+        default_route4=True,
+        default_route6=ipv6,
+        options=endpoint.options,
+    )
+
+
+def _free_index(container: Container) -> int:
+    taken = {entry.joined.endpoint.interface for entry in container.joined}
+    return next(index for index in range(len(taken) + 1) if f"eth{index}" not in taken)
+
+
+def _fill(settings: EndpointSettings, entry: JoinedEndpoint, record: NetworkRecord) -> None:
+    """What came of an endpoint, for inspect."""
+    attachment = entry.joined.attachment
+    settings.network_id = record.id
+    settings.endpoint_id = entry.joined.endpoint.id
+    settings.mac_address = attachment.mac
+    settings.gateway = str(attachment.gateway4 or "")
+    settings.ipv6_gateway = str(attachment.gateway6 or "")
+    for interface in entry.joined.endpoint.addresses:
+        if isinstance(interface, IPv4Interface):
+            settings.ip_address, settings.ip_prefix_len = str(interface.ip), interface.network.prefixlen
+        else:
+            settings.global_ipv6_address = str(interface.ip)
+            settings.global_ipv6_prefix_len = interface.network.prefixlen
+
+
+def _clear(settings: EndpointSettings, wanted_mac: str) -> None:
+    """What came of an endpoint has ended; what the user asked for stays."""
+    settings.mac_address = wanted_mac
+    settings.endpoint_id = settings.gateway = settings.ip_address = ""
+    settings.ipv6_gateway = settings.global_ipv6_address = ""
+    settings.ip_prefix_len = settings.global_ipv6_prefix_len = 0

@@ -1,0 +1,351 @@
+"""Networks: making, finding and removing them (Docker Engine API, `/networks`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_network
+
+from wharfie.engine.events import Events
+from wharfie.engine.filters import Filters, boolean, check, labels_match
+from wharfie.engine.identity import NAME_PATTERN, by_prefix, new_id, rfc3339
+from wharfie.engine.model.container import Container, JoinedEndpoint, NetworkRecord
+from wharfie.engine.model.network import IPAM, IPAMPool, NetworkCreate
+from wharfie.engine.networks.addressing import as_network, host_subnets, lease_of, lease_pools
+from wharfie.engine.settings import EngineSettings
+from wharfie.engine.undo import Undo
+from wharfie.plugins.drivers import Drivers
+from wharfie.plugins.supervisor import Supervised
+from wharfie.spi.errors import Conflict, Forbidden, InvalidArgument, NotFound, WharfieError
+from wharfie.spi.ipam import Address, IpamDriver, Subnet
+from wharfie.spi.network import NetworkCapability, NetworkDriver
+from wharfie.store.metadata import Metadata
+
+log = logging.getLogger(__name__)
+
+TABLE = "networks"
+PREDEFINED = ("bridge", "host", "none")
+_RESERVED = frozenset({*PREDEFINED, "default"})
+_FILTERS = frozenset({"dangling", "driver", "id", "label", "label!", "name", "scope", "type"})
+_PRUNE_FILTERS = frozenset({"label", "label!", "until"})
+
+
+class Networks:
+    """The records, and the drivers' side of making and removing."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        metadata: Metadata,
+        drivers: Drivers,
+        events: Events,
+        containers: Callable[[], Iterable[Container]],
+    ) -> None:
+        self._settings = settings
+        self._metadata = metadata
+        self._drivers = drivers
+        self._events = events
+        self._containers = containers
+        self._records: dict[str, NetworkRecord] = {}
+        self._made: set[str] = set()  # networks whose kernel objects this daemon knows to be there
+        self._lock = asyncio.Lock()
+        self.busy: dict[str, set[str]] = {}
+        """Network id → containers that are in it or about to be: such a network is not removed."""
+
+    # ---- finding
+
+    def get(self, ref: str) -> NetworkRecord:
+        """By full id, name, or unique prefix of an id. Errors: NotFound, InvalidArgument (ambiguous)."""
+        if ref in self._records:
+            return self._records[ref]
+        for record in self._records.values():
+            if record.name == ref:
+                return record
+        match = by_prefix(self._records, ref)
+        if match is None:
+            raise NotFound(f"network {ref} not found")
+        return self._records[match]
+
+    def all(self) -> Sequence[NetworkRecord]:
+        return list(self._records.values())
+
+    def matching(self, filters: Filters) -> list[NetworkRecord]:
+        """What `docker network ls --filter` shows. Errors: InvalidArgument."""
+        check(filters, _FILTERS)
+        dangling = boolean(filters, "dangling", default=False) if "dangling" in filters else None
+        kinds = filters.get("type", ())
+        for kind in kinds:
+            if kind not in ("builtin", "custom"):
+                raise InvalidArgument(f"invalid filter: 'type'='{kind}'")
+        return [
+            record
+            for record in self._records.values()
+            if _any(filters.get("driver", ()), lambda text, r=record: text == r.driver)  # type: ignore[misc]
+            and _any(filters.get("id", ()), lambda text, r=record: text in r.id)  # type: ignore[misc]
+            and _any(filters.get("name", ()), lambda text, r=record: text in r.name)  # type: ignore[misc]
+            and _any(filters.get("scope", ()), lambda text, r=record: text == r.scope)  # type: ignore[misc]
+            and labels_match(filters, record.labels)
+            and (not kinds or ("builtin" if record.predefined else "custom") in kinds)
+            and (dangling is None or dangling == (not record.predefined and not self.endpoints(record.id)))
+        ]
+
+    def endpoints(self, network_id: str) -> list[tuple[Container, JoinedEndpoint]]:
+        """Containers that are in the network now."""
+        return [
+            (container, joined)
+            for container in self._containers()
+            for joined in container.joined
+            if joined.network_id == network_id
+        ]
+
+    # ---- making
+
+    async def create(self, request: NetworkCreate) -> tuple[str, str]:
+        """Make a network; its id and a warning. Errors: InvalidArgument, Conflict, Forbidden, NotFound (driver)."""
+        if not request.name:
+            raise InvalidArgument("network name cannot be empty")  # a name of blanks is caught below
+        if request.name in _RESERVED:
+            raise Forbidden(f"operation is not permitted on predefined {request.name} network ")
+        if NAME_PATTERN.fullmatch(request.name) is None and len(request.name) > 1:
+            raise InvalidArgument(f"invalid network name: {request.name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        if request.config_only or request.config_from or request.ingress or request.scope == "swarm":
+            raise Forbidden("config-only, ingress and swarm networks are not supported by this daemon")
+        async with self._lock:
+            if any(record.name == request.name for record in self._records.values()):
+                raise Conflict(f"network with name {request.name} already exists")
+            record = await self._make(request)
+        self._events.emit("network", "create", record.id, {"name": record.name, "type": record.driver})
+        return record.id, ""
+
+    async def _make(self, request: NetworkCreate, *, predefined: bool = False, at_once: bool = True) -> NetworkRecord:
+        name = request.driver or self._settings.default_network_driver
+        driver = await self._driver(name)
+        ipam_request = request.ipam or IPAM()
+        record = NetworkRecord(
+            id=new_id(),
+            name=request.name,
+            created=rfc3339(),
+            driver=name,
+            internal=request.internal,
+            attachable=request.attachable,
+            enable_ipv4=request.enable_ipv4,
+            enable_ipv6=request.enable_ipv6,
+            options={**self._settings.default_network_opts.get(name, {}), **request.options},
+            labels=request.labels,
+            ipam_driver=ipam_request.driver or "default",
+            ipam_options=ipam_request.options,
+            predefined=predefined,
+        )
+        if NetworkCapability.MULTIPLE not in driver.capabilities and any(
+            other.driver == name for other in self._records.values()
+        ):
+            raise Forbidden(f'only one instance of "{name}" network is allowed')
+        planned = await driver.call(NetworkDriver.plan, as_network(record))
+        record.options = dict(planned.options)
+        record.needs_gateway = planned.needs_gateway
+        async with Undo(f"network {record.name}") as undo:
+            if NetworkCapability.ADDRESSES in driver.capabilities:
+                ipam = await self.ipam(record.ipam_driver)
+                record.pools = await lease_pools(
+                    ipam,
+                    ipam_request,
+                    ipv4=record.enable_ipv4,
+                    ipv6=record.enable_ipv6,
+                    needs_gateway=record.needs_gateway,
+                    avoid=(*self._subnets(), *host_subnets()),
+                    undo=undo,
+                )
+            if at_once:
+                undo.add("network", lambda: driver.call(NetworkDriver.delete_network, as_network(record)))
+                await driver.call(NetworkDriver.create_network, as_network(record))
+                self._made.add(record.id)
+            await self._metadata.put(TABLE, record.id, record.model_dump_json())
+            undo.commit()
+        self._records[record.id] = record
+        return record
+
+    def _subnets(self) -> Iterable[Subnet]:
+        return (ip_network(pool.subnet) for record in self._records.values() for pool in record.pools)
+
+    async def ensure(self, record: NetworkRecord) -> None:
+        """Make the network's kernel objects if this daemon has not seen them yet (a network kept over a reboot)."""
+        if record.id not in self._made:
+            driver = await self._driver(record.driver)
+            await driver.call(NetworkDriver.create_network, as_network(record))
+            self._made.add(record.id)
+
+    async def _driver(self, name: str) -> Supervised[NetworkDriver]:
+        if name not in self._drivers.known(NetworkDriver):
+            raise NotFound(f'plugin "{name}" not found')
+        return await self._drivers.get(NetworkDriver, name)
+
+    async def driver_of(self, record: NetworkRecord) -> Supervised[NetworkDriver]:
+        return await self._drivers.get(NetworkDriver, record.driver)
+
+    async def ipam(self, name: str) -> Supervised[IpamDriver]:
+        return await self._drivers.get(IpamDriver, name)
+
+    # ---- removing
+
+    async def remove(self, ref: str) -> None:
+        """Errors: NotFound, Forbidden (predefined, or with endpoints: Docker's 403)."""
+        async with self._lock:
+            record = self.get(ref)
+            if record.predefined:
+                raise Forbidden(f"{record.name} is a pre-defined network and cannot be removed")
+            if self.busy.get(record.id):
+                raise Forbidden(f"error while removing network: network {record.name} id {record.id} has active endpoints")
+            await self._unmake(record)
+        self._events.emit("network", "destroy", record.id, {"name": record.name, "type": record.driver})
+
+    async def _unmake(self, record: NetworkRecord) -> None:
+        driver = await self.driver_of(record)
+        await driver.call(NetworkDriver.delete_network, as_network(record))
+        self._made.discard(record.id)
+        await self._metadata.delete(TABLE, record.id)
+        del self._records[record.id]
+        if record.pools:
+            ipam = await self.ipam(record.ipam_driver)
+            for pool in record.pools:
+                await ipam.call(IpamDriver.release_pool, pool.id)
+
+    async def prune(self, filters: Filters) -> list[str]:
+        """Remove all networks that no container uses, running or not; their names."""
+        check(filters, _PRUNE_FILTERS)
+        used = {endpoint for container in self._containers() for endpoint in container.networks}
+        removed = []
+        for record in list(self._records.values()):
+            if record.predefined or record.name in used or not labels_match(filters, record.labels):
+                continue
+            try:
+                await self.remove(record.id)
+            except WharfieError as error:
+                log.warning("network %s is not pruned: %s", record.name, error)
+                continue
+            removed.append(record.name)
+        self._events.emit("network", "prune", "", {"reclaimed": "0"})
+        return removed
+
+    # ---- starting and stopping
+
+    async def open(self) -> None:
+        """Read the records, and make the predefined networks whose drivers are installed."""
+        for document in self._metadata.all(TABLE).values():
+            record = NetworkRecord.model_validate_json(document)
+            self._records[record.id] = record
+
+    async def make_predefined(self) -> None:
+        """bridge, host and none, once for a data root; the default bridge again when its settings changed."""
+        wanted = {"host": "host", "none": "null"}
+        if self._settings.bridge != "none":
+            wanted["bridge"] = self._settings.default_network_driver
+        installed = self._drivers.known(NetworkDriver)
+        for name in PREDEFINED:
+            record = next((r for r in self._records.values() if r.predefined and r.name == name), None)
+            if name not in wanted:
+                if record is not None and not self.busy.get(record.id):
+                    await self._unmake(record)
+                continue
+            if wanted[name] not in installed:
+                log.warning('no default network "%s": network driver "%s" is not installed', name, wanted[name])
+                continue
+            request = self._predefined(name, wanted[name])
+            if record is not None and not _differs(record, request):
+                continue
+            if record is not None:
+                if self.busy.get(record.id):
+                    log.warning("network %s keeps its old settings while containers are in it", name)
+                    continue
+                await self._unmake(record)
+            try:
+                await self._make(request, predefined=True, at_once=False)
+            except WharfieError as error:
+                log.error("the default network %s cannot be made: %s", name, error)
+
+    def _predefined(self, name: str, driver: str) -> NetworkCreate:
+        request = NetworkCreate(name=name, driver=driver)
+        if name != "bridge":
+            return request
+        settings = self._settings
+        request.enable_ipv6 = settings.ipv6
+        request.options = {
+            "com.docker.network.bridge.default_bridge": "true",
+            "com.docker.network.bridge.enable_icc": str(settings.icc).lower(),
+            "com.docker.network.bridge.enable_ip_masquerade": str(settings.ip_masq).lower(),
+            "com.docker.network.bridge.host_binding_ipv4": settings.default_bind_address,
+            "com.docker.network.bridge.name": settings.bridge,
+            "com.docker.network.driver.mtu": str(settings.mtu),
+        }
+        if settings.bip:
+            gateway, _, _ = settings.bip.partition("/")
+            subnet = str(ip_network(settings.bip, strict=False))
+            request.ipam = IPAM(config=[IPAMPool(subnet=subnet, gateway=gateway, ip_range=settings.fixed_cidr)])
+        return request
+
+    async def reconcile(self, running: Iterable[Container]) -> None:
+        """Tell IPAM and network drivers what holds: after a start, and when the kernel may have lost something."""
+        joined = [endpoint for container in running for endpoint in container.joined]
+        for name in {record.ipam_driver for record in self._records.values() if record.pools}:
+            leases = [
+                lease_of(pool, _addresses(joined, record.id))
+                for record in self._records.values()
+                if record.ipam_driver == name
+                for pool in record.pools
+            ]
+            await (await self.ipam(name)).call(IpamDriver.reconcile, leases)
+        for name in {record.driver for record in self._records.values()}:
+            records = [record for record in self._records.values() if record.driver == name]
+            ids = {record.id for record in records}
+            try:
+                driver = await self._drivers.get(NetworkDriver, name)
+                faults = await driver.call(
+                    NetworkDriver.reconcile,
+                    [as_network(record) for record in records if record.id in self._made or _used(joined, record.id)],
+                    [endpoint.joined for endpoint in joined if endpoint.network_id in ids],
+                )
+            except WharfieError as error:
+                log.error('network driver "%s" cannot be brought up to date: %s', name, error)
+                continue
+            self._made |= {record.id for record in records if _used(joined, record.id)}
+            for fault in faults:
+                log.error("network %s: %s", fault.object, fault.reason)
+
+    async def tear_down(self) -> None:
+        """At a clean end without running containers: take our kernel objects away; the records stay."""
+        for name, driver in self._drivers.loaded(NetworkDriver).items():
+            try:
+                await driver.call(NetworkDriver.reconcile, [], [])
+            except WharfieError as error:
+                log.warning('network driver "%s" leaves its objects: %s', name, error)
+        self._made.clear()
+
+
+def _any(wanted: Sequence[str], test: Callable[[str], bool]) -> bool:
+    return not wanted or any(test(text) for text in wanted)
+
+
+def _used(joined: Iterable[JoinedEndpoint], network_id: str) -> bool:
+    return any(endpoint.network_id == network_id for endpoint in joined)
+
+
+def _addresses(joined: Iterable[JoinedEndpoint], network_id: str) -> list[Address]:
+    return [
+        interface.ip
+        for endpoint in joined
+        if endpoint.network_id == network_id
+        for interface in endpoint.joined.endpoint.addresses
+    ]
+
+
+def _differs(record: NetworkRecord, request: NetworkCreate) -> bool:
+    """Whether the default network's settings were changed since it was recorded."""
+    asked = request.ipam.config[0] if request.ipam and request.ipam.config else None
+    if record.driver != request.driver or record.enable_ipv6 != request.enable_ipv6:
+        return True
+    if any(record.options.get(key) != value for key, value in request.options.items()):
+        return True
+    has = record.pools[0] if record.pools else None
+    if asked is None:
+        return has is not None and has.user_gateway
+    return has is None or (has.subnet, has.gateway, has.ip_range) != (asked.subnet, asked.gateway, asked.ip_range)

@@ -1,0 +1,270 @@
+"""The engine about itself: `docker info`, `docker version`, `docker system df`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from wharfie.engine.containers.containers import Containers
+from wharfie.engine.events import Events
+from wharfie.engine.identity import rfc3339
+from wharfie.engine.images.images import Images
+from wharfie.engine.model.container import Container, VolumeRecord
+from wharfie.engine.model.image import Image
+from wharfie.engine.settings import EngineSettings
+from wharfie.engine.volumes import Volumes
+from wharfie.plugins.drivers import Drivers
+from wharfie.spi.driver import Driver, HostFacts
+from wharfie.spi.errors import WharfieError
+from wharfie.spi.log import LogDriver
+from wharfie.spi.network import NetworkDriver
+from wharfie.spi.runtime import RuntimeDriver
+from wharfie.spi.storage import StorageDriver
+from wharfie.spi.volume import VolumeDriver
+
+API_VERSION = "1.50"
+MINIMUM_API_VERSION = "1.24"
+INDEX_SERVER = "https://index.docker.io/v1/"
+_KERNEL_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskUsage:
+    """Bytes; containers with (writable, whole root), volumes with their size, -1 unknown."""
+
+    layers_size: int = 0
+    images: list[Image] = field(default_factory=list)
+    containers: list[tuple[Container, tuple[int, int]]] = field(default_factory=list)
+    volumes: list[tuple[VolumeRecord, int]] = field(default_factory=list)
+
+
+def engine_version() -> str:
+    """Of the installed distribution `wharfie`."""
+    return metadata.version("wharfie")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    settings: EngineSettings
+    host: HostFacts
+    containers: Containers
+    images: Images
+    volumes: Volumes
+    drivers: Drivers
+    events: Events
+    storage_driver: str
+
+    def version(self) -> dict[str, Any]:
+        """`GET /version`."""
+        release = platform.release()
+        details = {
+            "ApiVersion": API_VERSION,
+            "Arch": self.host.architecture,
+            "BuildTime": "",
+            "Experimental": str(self.settings.experimental).lower(),
+            "GitCommit": "",
+            "GoVersion": f"python{platform.python_version()}",
+            "KernelVersion": release,
+            "MinAPIVersion": MINIMUM_API_VERSION,
+            "Os": "linux",
+        }
+        components = [{"Name": "Engine", "Version": engine_version(), "Details": details}]
+        components += [
+            {"Name": state.distribution, "Version": state.version, "Details": {"Driver": f"{state.kind}.{state.name}"}}
+            for state in self.drivers.states()
+            if state.state == "open" and state.distribution
+        ]
+        return {
+            "Platform": {"Name": "Wharfie"},
+            "Components": components,
+            "Version": engine_version(),
+            "ApiVersion": API_VERSION,
+            "MinAPIVersion": MINIMUM_API_VERSION,
+            "GitCommit": "",
+            "GoVersion": details["GoVersion"],
+            "Os": "linux",
+            "Arch": self.host.architecture,
+            "KernelVersion": release,
+            "BuildTime": "",
+        }
+
+    async def info(self) -> dict[str, Any]:
+        """`GET /info`. A driver that does not answer is left out; a missing one is named in the warnings."""
+        statuses = [container.state.status for container in self.containers.catalog]
+        running, paused = statuses.count("running"), statuses.count("paused")
+        warnings = [f'{state.kind} driver "{state.name}": {state.cause}' for state in self.drivers.states() if state.cause]
+        settings = self.settings
+        return {
+            "ID": _daemon_id(settings.data_root),
+            "Containers": len(statuses),
+            "ContainersRunning": running,
+            "ContainersPaused": paused,
+            "ContainersStopped": len(statuses) - running - paused,
+            "Images": len(self.images.list(all=True, filters={})),
+            "Driver": self.storage_driver,
+            "DriverStatus": await self._storage_status(),
+            "Plugins": {
+                "Volume": sorted(self.drivers.known(VolumeDriver)),
+                "Network": sorted(self.drivers.known(NetworkDriver)),
+                "Authorization": list(settings.authorization_plugins) or None,
+                "Log": sorted(self.drivers.known(LogDriver)),
+            },
+            **_kernel_abilities(),
+            "Debug": settings.debug,
+            "NFd": _count("/proc/self/fd"),
+            "OomKillDisable": self.host.cgroup != "v2",
+            "NGoroutines": _count("/proc/self/task"),
+            "SystemTime": rfc3339(),
+            "LoggingDriver": settings.log_driver,
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": "2" if self.host.cgroup == "v2" else "1",
+            "NEventsListener": self.events.listeners,
+            "KernelVersion": platform.release(),
+            "OperatingSystem": _os_release().get("PRETTY_NAME", "Linux"),
+            "OSVersion": _os_release().get("VERSION_ID", ""),
+            "OSType": "linux",
+            "Architecture": _KERNEL_NAMES.get(self.host.architecture, self.host.architecture),
+            "IndexServerAddress": INDEX_SERVER,
+            "RegistryConfig": self._registries(),
+            "NCPU": self.host.cpus,
+            "MemTotal": self.host.memory,
+            "GenericResources": None,
+            "DockerRootDir": str(settings.data_root),
+            "HttpProxy": os.environ.get("HTTP_PROXY", ""),
+            "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
+            "NoProxy": os.environ.get("NO_PROXY", ""),
+            "Name": platform.node(),
+            "Labels": list(settings.labels),
+            "ExperimentalBuild": settings.experimental,
+            "ServerVersion": engine_version(),
+            "Runtimes": {name: {"path": name} for name in sorted(self.drivers.known(RuntimeDriver))},
+            "DefaultRuntime": settings.default_runtime,
+            "Swarm": {
+                "NodeID": "",
+                "NodeAddr": "",
+                "LocalNodeState": "inactive",
+                "ControlAvailable": False,
+                "Error": "",
+                "RemoteManagers": None,
+            },
+            "LiveRestoreEnabled": settings.live_restore,
+            "Isolation": "",
+            "InitBinary": "docker-init",
+            "ContainerdCommit": {"ID": "", "Expected": ""},
+            "RuncCommit": {"ID": "", "Expected": ""},
+            "InitCommit": {"ID": "", "Expected": ""},
+            "SecurityOptions": self._security(),
+            "CDISpecDirs": [],
+            "Warnings": [*warnings, *self._missing()] or None,
+        }
+
+    async def _storage_status(self) -> list[list[str]]:
+        if self.storage_driver not in self.drivers.known(StorageDriver):
+            return []
+        try:
+            driver = await self.drivers.get(StorageDriver, self.storage_driver)
+            return [list(row) for row in await driver.call(Driver.status)]
+        except WharfieError as error:
+            return [["Error", error.message]]
+
+    def _missing(self) -> list[str]:
+        wanted: list[tuple[type[Driver[Any]], str]] = [
+            (StorageDriver, self.storage_driver),
+            (RuntimeDriver, self.settings.default_runtime),
+            (NetworkDriver, self.settings.default_network_driver),
+            (VolumeDriver, self.settings.default_volume_driver),
+            (LogDriver, self.settings.log_driver),
+        ]
+        return [
+            f'WARNING: no {contract.kind} driver "{name}" is installed'
+            for contract, name in wanted
+            if name not in self.drivers.known(contract)
+        ]
+
+    def _security(self) -> list[str]:
+        profile = self.settings.seccomp_profile
+        options = [] if profile == "unconfined" else [f"name=seccomp,profile={profile}"]
+        if self.host.cgroup == "v2":
+            options.append("name=cgroupns")
+        if self.settings.no_new_privileges:
+            options.append("name=no-new-privileges")
+        return options
+
+    def _registries(self) -> dict[str, Any]:
+        insecure = [entry for entry in self.settings.insecure_registries if "/" in entry]
+        hosts = [entry for entry in self.settings.insecure_registries if "/" not in entry]
+        mirrors = list(self.settings.registry_mirrors)
+        configs = {"docker.io": {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}}
+        configs.update({host: {"Name": host, "Mirrors": [], "Secure": False, "Official": False} for host in hosts})
+        return {
+            "AllowNondistributableArtifactsCIDRs": None,
+            "AllowNondistributableArtifactsHostnames": None,
+            "InsecureRegistryCIDRs": [*insecure, "::1/128", "127.0.0.0/8"],
+            "IndexConfigs": configs,
+            "Mirrors": mirrors or None,
+        }
+
+    async def disk_usage(self, types: frozenset[str]) -> DiskUsage:
+        """`GET /system/df` for these types ("container", "image", "volume", "build-cache")."""
+        images = self.images.list(all=False, filters={}) if "image" in types else []
+        layers = {layer.chain_id: layer.size for image in images for layer in image.stack}
+        containers = []
+        if "container" in types:
+            containers = [(container, await self.containers.size(container)) for container in self.containers.catalog]
+        volumes = []
+        if "volume" in types:
+            records, _ = await self.volumes.matching({})
+            volumes = [(record, await self.volumes.usage(record)) for record in records]
+        return DiskUsage(layers_size=sum(layers.values()), images=images, containers=containers, volumes=volumes)
+
+
+def _daemon_id(data_root: Path) -> str:
+    """A UUID that stays with the data root."""
+    path = data_root / "engine-id"
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        text = str(uuid.uuid4())
+        path.write_text(text + "\n")
+        return text
+
+
+def _count(folder: str) -> int:
+    return sum(1 for _ in Path(folder).iterdir())
+
+
+@cache
+def _os_release() -> Mapping[str, str]:
+    try:
+        text = Path("/etc/os-release").read_text()
+    except OSError:
+        return {}
+    return {key: value.strip('"') for key, value in re.findall(r"^([A-Z_]+)=(.*)$", text, re.MULTILINE)}
+
+
+def _kernel_abilities() -> dict[str, bool]:
+    """What cgroups and sysctls offer."""
+    controllers = Path("/proc/cgroups").read_text() if Path("/proc/cgroups").exists() else ""
+    forwarding = Path("/proc/sys/net/ipv4/ip_forward")
+    has = {
+        name: re.search(rf"^{name}\s", controllers, re.MULTILINE) is not None
+        for name in ("memory", "cpu", "cpuset", "pids")
+    }
+    return {
+        "MemoryLimit": has["memory"],
+        "SwapLimit": has["memory"],
+        "CpuCfsPeriod": has["cpu"],
+        "CpuCfsQuota": has["cpu"],
+        "CPUShares": has["cpu"],
+        "CPUSet": has["cpuset"],
+        "PidsLimit": has["pids"],
+        "IPv4Forwarding": forwarding.exists() and forwarding.read_text().strip() == "1",
+    }

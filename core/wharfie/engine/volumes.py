@@ -1,0 +1,296 @@
+"""Volumes: making, finding, counting and removing them (Docker Engine API, `/volumes`).
+
+The core keeps the record of a volume (driver, labels, who uses it); its folder and options are the driver's. Volumes that
+exist only in a driver (made by another host, or before) are shown by list and inspect too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wharfie.engine.events import Events
+from wharfie.engine.filters import Filters, boolean, check, labels_match
+from wharfie.engine.identity import NAME_CHARACTERS, NAME_PATTERN
+from wharfie.engine.model.container import Container, MountPoint, VolumeRecord
+from wharfie.engine.settings import EngineSettings
+from wharfie.plugins.drivers import Drivers
+from wharfie.plugins.supervisor import Supervised
+from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, WharfieError
+from wharfie.spi.volume import Volume, VolumeCapability, VolumeDriver
+from wharfie.store.metadata import Metadata
+
+log = logging.getLogger(__name__)
+
+TABLE = "volumes"
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+_FILTERS = frozenset({"dangling", "driver", "label", "label!", "name"})
+_PRUNE_FILTERS = frozenset({"all", "label", "label!"})
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What a prune removed: ids or names, and bytes."""
+
+    deleted: list[str] = field(default_factory=list)
+    space: int = 0
+
+
+class Volumes:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        metadata: Metadata,
+        drivers: Drivers,
+        events: Events,
+        containers: Callable[[], Iterable[Container]],
+    ) -> None:
+        self._settings = settings
+        self._metadata = metadata
+        self._drivers = drivers
+        self._events = events
+        self._containers = containers
+        self._records: dict[str, VolumeRecord] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def open(self) -> None:
+        for document in self._metadata.all(TABLE).values():
+            record = VolumeRecord.model_validate_json(document)
+            self._records[record.name] = record
+
+    # ---- making
+
+    async def create(
+        self, name: str, driver: str, options: Mapping[str, str], labels: Mapping[str, str] | None
+    ) -> VolumeRecord:
+        """Make a volume, or return the one of this name and driver. An empty name makes an anonymous one.
+
+        Errors: InvalidArgument (name, option), NotFound (driver), Conflict (exists with another driver).
+        """
+        anonymous = not name
+        name = name or secrets.token_hex(32)
+        if NAME_PATTERN.fullmatch(name) is None:
+            raise InvalidArgument(
+                f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+                f'"{NAME_CHARACTERS}" are allowed. If you intended to pass a host directory, use absolute path'
+            )
+        async with self._lock(name):
+            record = self._records.get(name)
+            if record is not None:
+                if driver and record.driver != driver:
+                    raise Conflict(
+                        f"create {name}: volume name must be unique: A volume named {name} already exists with the "
+                        f"{record.driver} driver. Choose a different volume name."
+                    )
+                return record
+            return await self._make(name, driver or self._settings.default_volume_driver, options, labels, anonymous)
+
+    async def _make(
+        self,
+        name: str,
+        driver_name: str,
+        options: Mapping[str, str],
+        labels: Mapping[str, str] | None,
+        anonymous: bool,
+    ) -> VolumeRecord:
+        driver = await self._driver(driver_name, f"create {name}: ")
+        all_labels = dict(labels) if labels is not None else None
+        if anonymous:
+            all_labels = {**(all_labels or {}), ANONYMOUS_LABEL: ""}
+        try:
+            volume = await driver.call(VolumeDriver.create, name, dict(options), all_labels or {})
+        except InvalidArgument as error:
+            raise InvalidArgument(f"create {name}: {error.message}") from error
+        record = VolumeRecord(
+            name=name,
+            driver=driver_name,
+            created=volume.created,
+            options=dict(options) or None,
+            labels=all_labels,
+            anonymous=anonymous,
+            mountpoint=str(volume.mountpoint or ""),
+        )
+        try:
+            await self._metadata.put(TABLE, name, record.model_dump_json())
+        except WharfieError:
+            await driver.call(VolumeDriver.remove, name)
+            raise
+        self._records[name] = record
+        self._events.emit("volume", "create", name, {"driver": driver_name})
+        return record
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    async def _driver(self, name: str, context: str) -> Supervised[VolumeDriver]:
+        if name not in self._drivers.known(VolumeDriver):
+            raise NotFound(f'{context}error looking up volume plugin {name}: plugin "{name}" not found')
+        return await self._drivers.get(VolumeDriver, name)
+
+    # ---- finding
+
+    async def get(self, name: str) -> VolumeRecord:
+        """Errors: NotFound."""
+        record = self._records.get(name)
+        if record is None:
+            record = await self._find_in_drivers(name)
+        if record is None:
+            raise NotFound(f"get {name}: no such volume")
+        driver = await self._drivers.get(VolumeDriver, record.driver)
+        volume = await driver.call(VolumeDriver.get, name)
+        return record.model_copy(update={"mountpoint": str(volume.mountpoint or ""), "status": dict(volume.status) or None})
+
+    def peek(self, name: str) -> VolumeRecord | None:
+        """The record of a volume that this daemon made; asks no driver."""
+        return self._records.get(name)
+
+    async def _find_in_drivers(self, name: str) -> VolumeRecord | None:
+        for driver_name, driver in self._drivers.loaded(VolumeDriver).items():
+            try:
+                volume = await driver.call(VolumeDriver.get, name)
+            except WharfieError:
+                continue
+            return _foreign(volume, driver_name)
+        return None
+
+    async def matching(self, filters: Filters) -> tuple[list[VolumeRecord], list[str]]:
+        """Volumes that pass the filters, and warnings about drivers that did not answer. Errors: InvalidArgument."""
+        check(filters, _FILTERS)
+        dangling = boolean(filters, "dangling", default=False) if "dangling" in filters else None
+        records, warnings = await self._all()
+        names = filters.get("name", ())
+        drivers = filters.get("driver", ())
+        found = [
+            record
+            for record in records
+            if (not names or any(text in record.name for text in names))
+            and (not drivers or record.driver in drivers)
+            and labels_match(filters, record.labels or {})
+            and (dangling is None or dangling == (self.references(record.name) == 0))
+        ]
+        return found, warnings
+
+    async def _all(self) -> tuple[list[VolumeRecord], list[str]]:
+        records = dict(self._records)
+        warnings = []
+        for driver_name, driver in self._drivers.loaded(VolumeDriver).items():
+            try:
+                volumes = await driver.call(VolumeDriver.volumes)
+            except WharfieError as error:
+                warnings.append(f'volume driver "{driver_name}" did not list its volumes: {error.message}')
+                continue
+            for volume in volumes:
+                records.setdefault(volume.name, _foreign(volume, driver_name))
+        return sorted(records.values(), key=lambda record: record.name), warnings
+
+    def users(self, name: str) -> list[Container]:
+        """Containers, running or not, that have the volume."""
+        return [
+            container
+            for container in self._containers()
+            if any(mount.type == "volume" and mount.name == name for mount in container.mounts)
+        ]
+
+    def references(self, name: str) -> int:
+        return len(self.users(name))
+
+    async def usage(self, record: VolumeRecord) -> int:
+        """Bytes, -1 when the driver cannot tell."""
+        driver = await self._drivers.get(VolumeDriver, record.driver)
+        if VolumeCapability.USAGE not in driver.capabilities:
+            return -1
+        return (await driver.call(VolumeDriver.usage, record.name)).size
+
+    # ---- removing
+
+    async def remove(self, name: str, force: bool) -> None:
+        """Errors: NotFound (not with force), Conflict (in use)."""
+        async with self._lock(name):
+            record = self._records.get(name) or await self._find_in_drivers(name)
+            if record is None:
+                if force:
+                    return
+                raise NotFound(f"get {name}: no such volume")
+            users = self.users(name)
+            if users:
+                ids = ", ".join(container.id for container in users)
+                raise Conflict(f"remove {name}: volume is in use - [{ids}]")
+            driver = await self._drivers.get(VolumeDriver, record.driver)
+            await driver.call(VolumeDriver.remove, name)
+            await self._metadata.delete(TABLE, name)
+            self._records.pop(name, None)
+        self._locks.pop(name, None)
+        self._events.emit("volume", "destroy", name, {"driver": record.driver})
+
+    async def prune(self, filters: Filters) -> Pruned:
+        """Remove unused anonymous volumes, with `all` named ones too."""
+        check(filters, _PRUNE_FILTERS)
+        everything = boolean(filters, "all", default=False)
+        pruned = Pruned()
+        for record in list(self._records.values()):
+            if not (everything or record.anonymous) or not labels_match(filters, record.labels or {}):
+                continue
+            if self.users(record.name):
+                continue
+            try:
+                size = await self.usage(record)
+                await self.remove(record.name, force=False)
+            except WharfieError as error:
+                log.warning("volume %s is not pruned: %s", record.name, error)
+                continue
+            pruned.deleted.append(record.name)
+            pruned.space += max(size, 0)
+        self._events.emit("volume", "prune", "", {"reclaimed": str(pruned.space)})
+        return pruned
+
+    # ---- use
+
+    async def mount(self, mount: MountPoint, container: Container) -> Path:
+        """The volume's folder, mounted for this container."""
+        driver = await self._drivers.get(VolumeDriver, mount.driver)
+        path = await driver.call(VolumeDriver.mount, mount.name, container.id)
+        attributes = {
+            "container": container.id,
+            "destination": mount.destination,
+            "driver": mount.driver,
+            "propagation": mount.propagation,
+            "read/write": str(mount.rw).lower(),
+        }
+        self._events.emit("volume", "mount", mount.name, attributes)
+        return path
+
+    async def unmount(self, mount: MountPoint, container: Container) -> None:
+        driver = await self._drivers.get(VolumeDriver, mount.driver)
+        await driver.call(VolumeDriver.unmount, mount.name, container.id)
+        self._events.emit("volume", "unmount", mount.name, {"container": container.id, "driver": mount.driver})
+
+    async def reconcile(self, running: Iterable[Container]) -> None:
+        """After a start: tell each driver whose volumes we know which of them are mounted."""
+        uses: dict[str, dict[str, set[str]]] = {record.driver: {} for record in self._records.values()}
+        for container in running:
+            for mount in container.mounts:
+                if mount.type == "volume":
+                    uses.setdefault(mount.driver, {}).setdefault(mount.name, set()).add(container.id)
+        for name, mounts in uses.items():
+            try:
+                driver = await self._drivers.get(VolumeDriver, name)
+                wanted = {volume: frozenset(ids) for volume, ids in mounts.items()}
+                for fault in await driver.call(VolumeDriver.reconcile, wanted):
+                    log.error("volume %s: %s", fault.object, fault.reason)
+            except WharfieError as error:
+                log.error('volume driver "%s" cannot be brought up to date: %s', name, error)
+
+
+def _foreign(volume: Volume, driver: str) -> VolumeRecord:
+    return VolumeRecord(
+        name=volume.name,
+        driver=driver,
+        created=volume.created,
+        options=dict(volume.options) or None,
+        mountpoint=str(volume.mountpoint or ""),
+        status=dict(volume.status) or None,
+    )
