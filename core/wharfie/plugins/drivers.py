@@ -102,7 +102,7 @@ class Drivers:
         entries = self._inventory.entries()
         keys = {key for key in entries if key[0] != HOOK} | set(self._slots)
         keys |= {(kind, name) for kind, _, name in (key.partition(".") for key in self._settings.drivers)}
-        return [self._row(kind, name) for kind, name in sorted(keys)] + list(self.hooks.states())
+        return [self._row(*key, entries.get(key, ())) for key in sorted(keys)] + list(self.hooks.states())
 
     async def close(self) -> None:
         """Close every open driver, all at the same time, each within its deadline. Failures are logged. Repeatable."""
@@ -127,15 +127,18 @@ class Drivers:
 
     async def _load(self, contract: type[D], name: str, slot: _Slot) -> Supervised[D]:
         try:
-            slot.open = driver = await self._open(contract, name, slot)
+            slot.entry = slot.refusal = None
+            entry, found = await self._choose(contract, name)
+            slot.entry = entry
+            slot.open = driver = await self._open(contract, entry, found, slot)
         except Refusal as refusal:
-            slot.refusal = refusal
             if refusal.state is State.ABSENT:  # any client may ask for any name
                 self._slots.pop((contract.kind, name), None)
             else:
+                # What the metadata says is judged anew for `states`; what an attempt has shown holds until the next.
+                slot.refusal = refusal if slot.entry else None
                 _LOG.error("%s. %s", refusal.cause, refusal.remedy)
             raise refusal.error() from None
-        slot.refusal = None
         return driver
 
     def _loaded(self, slot: _Slot, task: asyncio.Task[Supervised[Any]]) -> None:
@@ -143,9 +146,8 @@ class Drivers:
         if not task.cancelled():
             task.exception()  # seen, also when every caller has gone
 
-    async def _open(self, contract: type[D], name: str, slot: _Slot) -> Supervised[D]:
-        entry, found = await self._choose(contract, name)
-        chosen = options(self._settings, contract, name)
+    async def _open(self, contract: type[D], entry: Entry, found: type[Driver[Any]] | None, slot: _Slot) -> Supervised[D]:
+        chosen = options(self._settings, contract, entry.name)
         if slot.supervisor is not None and slot.supervisor.lost:
             # Each further attempt would hang behind the first one's import lock and cost another deadline.
             raise Refusal(
@@ -156,7 +158,7 @@ class Drivers:
         if slot.supervisor is not None:
             slot.supervisor.close()
         supervisor = Supervisor(entry, chosen.workers)
-        slot.entry, slot.supervisor = entry, supervisor
+        slot.supervisor = supervisor
         opening = _Opening(entry, supervisor)
 
         load = (lambda: check_class(entry, contract, found)) if found else (lambda: import_driver(entry, contract))
@@ -167,7 +169,7 @@ class Drivers:
         context = self._context(entry)
         driver = await opening.step(State.BROKEN, "construction", lambda: driver_class(context, own), DEFAULT_DEADLINE)
         capabilities = await opening.enter(driver, contract, chosen)
-        supervisor.on_recovery = lambda: self._recovered(contract.kind, name)
+        supervisor.on_recovery = lambda: self._recovered(entry.kind, entry.name)
         return Supervised(driver, contract, supervisor, chosen.methods, capabilities)
 
     async def _choose(self, contract: type[D], name: str) -> tuple[Entry, type[Driver[Any]] | None]:
@@ -226,8 +228,7 @@ class Drivers:
 
     # What is known
 
-    def _row(self, kind: str, name: str) -> DriverState:
-        found = self._inventory.find(kind, name)
+    def _row(self, kind: str, name: str, found: Sequence[Entry]) -> DriverState:
         slot = self._slots.get((kind, name), _Slot())
         entry = slot.entry or (found[0] if found else None)
         state, cause, remedy = self._judge(kind, name, slot, found)
@@ -252,15 +253,11 @@ class Drivers:
                 choose(kind, name, found, self._settings.disabled, core_version())
             elif slot.refusal is None:
                 raise absent(kind, name, self._inventory.names(kind))
-            if slot.refusal is not None and slot.refusal.state not in _BY_METADATA:
+            if slot.refusal is not None:
                 raise slot.refusal
         except Refusal as refusal:
             return refusal.state, refusal.cause, refusal.remedy
         return State.INSTALLED, "", ""
-
-
-_BY_METADATA = frozenset({State.ABSENT, State.DUPLICATE, State.INCOMPATIBLE, State.DISABLED})
-"""Judged anew each time: an installation may have changed them. The other refusals hold until the next attempt."""
 
 
 class _Opening:

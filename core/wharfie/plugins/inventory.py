@@ -10,6 +10,7 @@ import importlib
 import logging
 import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distributions, version
@@ -24,6 +25,7 @@ HOOK = "hook"
 HOOK_GROUP = "wharfie.plugins"
 
 _LOG = logging.getLogger(__name__)
+_SETTLED = 2_000_000_000  # nanoseconds
 _GROUPS: Mapping[str, str] = {f"wharfie.{kind}": kind for kind in CONTRACTS} | {HOOK_GROUP: HOOK}
 _TITLES: Mapping[str, str] = {HOOK: "plugin"}
 
@@ -67,7 +69,9 @@ class Inventory:
         if seen != self._seen:
             importlib.invalidate_caches()  # what is new in the metadata must be found by the import, too
             self._entries = _read()
-            self._seen = seen
+            # A folder that changed a moment ago may be in the middle of an installation: look again next time.
+            newest = max((changed for _, changed in seen), default=0)
+            self._seen = seen if newest < time.time_ns() - _SETTLED else None
         return self._entries
 
 

@@ -1,0 +1,18 @@
+"""A hook plugin whose hooks fail in every way."""
+
+from wharfie.spi.hooks import hookimpl
+
+
+@hookimpl
+def on_event(event):
+    raise SystemExit(1)
+
+
+@hookimpl
+def adjust_container(container):
+    raise StopIteration
+
+
+@hookimpl
+def admit_image(reference):
+    return "yes"
