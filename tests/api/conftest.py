@@ -63,7 +63,7 @@ class EchoContainers:
             raise NotFound(f"No such container: {ref}")
         return self.box
 
-    def list(self, *, all: bool, limit: int, filters: Mapping[str, Sequence[str]]) -> list[Container]:
+    def matching(self, *, all: bool, limit: int, filters: Mapping[str, Sequence[str]]) -> list[Container]:
         self.engine.filters = filters
         return [self.box]
 
@@ -222,18 +222,24 @@ class EchoEngine:
 
 
 class Served:
-    """A running server and the simplest of clients."""
+    """A running server and the simplest of clients. The engine behind it may be changed."""
 
-    def __init__(self, engine: EchoEngine, path: Path) -> None:
-        self.engine = engine
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.loop = uvloop.new_event_loop()
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
-        listener.listen()
-        self.server = Server(create_app(engine))  # type: ignore[arg-type]
+        listener.listen(2048)
+        self.server = Server(self._answer)
         self._thread = threading.Thread(target=self._run, args=(listener,))
         self._thread.start()
+
+    def use(self, engine: EchoEngine) -> None:
+        self.engine = engine
+        self._app = create_app(engine)  # type: ignore[arg-type]
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._app(scope, receive, send)
 
     def _run(self, listener: socket.socket) -> None:
         asyncio.set_event_loop(self.loop)
@@ -265,7 +271,8 @@ class Served:
         sent |= headers or {}
         head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
         with self.connect() as client:
-            client.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + (body or b""))
+            with contextlib.suppress(BrokenPipeError):  # it may have been answered before its end
+                client.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + (body or b""))
             return read_answer(client)
 
     def message(self, method: str, path: str, body: Any = None, headers: Any = None) -> tuple[int, str]:
@@ -309,25 +316,27 @@ def unchunked(body: bytes) -> bytes:
     return data
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    server = Served(EchoEngine(tmp_path), tmp_path / "api.sock")
+@pytest.fixture(scope="session")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    server = Served(tmp_path_factory.mktemp("api") / "api.sock")
     yield server
     server.stop()
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    """Start a server with other settings."""
-    servers: list[Served] = []
+def serve(api_server: Served, tmp_path: Path) -> Callable[..., Served]:
+    """The server with an engine of its own, with these settings."""
 
     def start(**settings: Any) -> Served:
-        servers.append(Served(EchoEngine(tmp_path, **settings), tmp_path / "api.sock"))
-        return servers[-1]
+        api_server.use(EchoEngine(tmp_path, **settings))
+        return api_server
 
-    yield start
-    for server in servers:
-        server.stop()
+    return start
+
+
+@pytest.fixture
+def served(serve: Callable[..., Served]) -> Served:
+    return serve()
 
 
 @pytest.fixture(scope="session")

@@ -28,8 +28,11 @@ async def list_images(
     all: Flag = False,
     shared_size: Annotated[Flag, Query(alias="shared-size")] = False,
 ) -> Response:
-    images = call.engine.images.list(all=all, filters=filters)
-    return Json([summary_view(image, call.version) for image in images])
+    images = call.engine.images
+    found = images.list(all=all, filters=filters)
+    return Json(
+        [summary_view(image, call.version, shared_size=images.shared_size(image) if shared_size else -1) for image in found]
+    )
 
 
 @router.post("/images/create")
@@ -93,7 +96,7 @@ async def save(call: Asked, name: str) -> Response:
 
 @router.get("/images/{name:path}/json")
 async def inspect(call: Asked, name: str) -> Response:
-    return Json(image_view(call.engine.images.get(name), call.version))
+    return Json(image_view(call.engine.images.get(name), call.version, call.engine.system.storage_driver))
 
 
 @router.get("/images/{name:path}/history")

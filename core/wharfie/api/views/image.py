@@ -9,13 +9,13 @@ from wharfie.api.versions import Version
 from wharfie.api.views import duration
 
 if TYPE_CHECKING:
-    from wharfie.engine.images.image import HistoryItem, Image
+    from wharfie.engine.model.image import HistoryItem, Image
 
 _NO_NAME = "<none>:<none>"
 _NO_DIGEST = "<none>@<none>"
 
 
-def image_view(image: Image, version: Version) -> dict[str, Any]:
+def image_view(image: Image, version: Version, storage_driver: str) -> dict[str, Any]:
     """Definition ImageInspect."""
     view: dict[str, Any] = {
         "Id": image.id,
@@ -30,7 +30,7 @@ def image_view(image: Image, version: Version) -> dict[str, Any]:
         "Architecture": image.architecture,
         "Os": image.os,
         "Size": image.size,
-        "GraphDriver": {"Data": image.graph or None, "Name": image.storage_driver},
+        "GraphDriver": {"Data": None, "Name": storage_driver},
         "RootFS": {"Type": "layers", "Layers": image.layers},
         "Metadata": {"LastTagTime": image.last_tagged},
     }
@@ -41,20 +41,20 @@ def image_view(image: Image, version: Version) -> dict[str, Any]:
     return view
 
 
-def summary_view(image: Image, version: Version) -> dict[str, Any]:
-    """Definition ImageSummary. Counts that were not asked for are -1."""
+def summary_view(image: Image, version: Version, *, containers: int = -1, shared_size: int = -1) -> dict[str, Any]:
+    """Definition ImageSummary. What was not asked for is -1."""
     tags, digests = list(image.repo_tags), list(image.repo_digests)
     if version < versions.NO_NONE_TAGS and not tags:
         tags, digests = [_NO_NAME], digests or [_NO_DIGEST]
     view = {
-        "Containers": image.containers,
+        "Containers": containers,
         "Created": int(duration.parse(image.created)),
         "Id": image.id,
         "Labels": image.config.labels or None,
         "ParentId": image.parent,
         "RepoDigests": digests,
         "RepoTags": tags,
-        "SharedSize": image.shared_size,
+        "SharedSize": shared_size,
         "Size": image.size,
     }
     if version < versions.NO_VIRTUAL_SIZE:
@@ -66,9 +66,9 @@ def history_view(item: HistoryItem) -> dict[str, Any]:
     """Definition HistoryResponseItem."""
     return {
         "Comment": item.comment,
-        "Created": int(duration.parse(item.created)),
+        "Created": item.created,
         "CreatedBy": item.created_by,
-        "Id": item.id or "<missing>",
+        "Id": item.id,
         "Size": item.size,
         "Tags": item.tags or None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 
 def usage_view(engine: Engine, usage: DiskUsage, wanted: Collection[str], version: Version) -> dict[str, Any]:
     """Definition SystemDataUsageResponse. What was not asked for is null."""
-    images = [image_summary(image, version) | {"RepoDigests": None} for image in usage.images]
+    users = Counter(container.image_id for container in engine.containers.matching(all=True, limit=0, filters={}))
+    images = [
+        image_summary(image, version, containers=users[image.id], shared_size=engine.images.shared_size(image))
+        | {"RepoDigests": None}
+        for image in usage.images
+    ]
     containers = [container_summary(engine, container, version, sizes) for container, sizes in usage.containers]
     volumes = [
         volume_view(volume) | {"UsageData": {"RefCount": engine.volumes.references(volume.name), "Size": size}}
