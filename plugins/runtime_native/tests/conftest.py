@@ -27,7 +27,8 @@ APPLETS = """
 CAPABILITIES = [
     f"CAP_{name}"
     for name in """
-        CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE
+        CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT
+        KILL AUDIT_WRITE
     """.split()  # noqa: SIM905  # as above
 ]
 
@@ -151,7 +152,9 @@ class Bare:
 
     def groups(self):
         """The container's cgroup folders that exist."""
-        return [path for path in cgroups.open_cgroup(f"{PARENT}/{self.id}").directories().values() if path.exists()]
+        return [
+            Path(path) for path in cgroups.open_cgroup(f"{PARENT}/{self.id}").directories().values() if Path(path).exists()
+        ]
 
     def close(self) -> None:
         try:

@@ -220,15 +220,16 @@ def test_program_follows_the_rules(first, rules, kind, major, minor, access):
 @pytest.fixture
 def unified():
     """A group in a cgroup2 tree, with or without controllers."""
-    root = Path("/sys/fs/cgroup/unified" if V1 else "/sys/fs/cgroup")
-    if not (root / "cgroup.controllers").exists():
+    root = "/sys/fs/cgroup/unified" if V1 else "/sys/fs/cgroup"
+    if not Path(root, "cgroup.controllers").exists():
         pytest.skip("no cgroup2 is mounted")
     group = v2.CgroupV2(f"wharfie-test-n/v2-{os.getpid()}", root)
     group.create()
     yield group
     group.delete()
-    assert not group.directories()[""].exists()
-    group.directories()[""].parent.rmdir()
+    folder = Path(group.directories()[""])
+    assert not folder.exists()
+    folder.parent.rmdir()
 
 
 def inside(group, *command):
@@ -255,7 +256,7 @@ def test_v2_pause_kill_and_counters(unified):
     sleeper = inside(unified, "sleep", "300")
     assert unified.pids() == [sleeper.pid]
     unified.freeze()
-    assert "frozen 1" in (unified.directories()[""] / "cgroup.events").read_text()
+    assert "frozen 1" in (Path(unified.directories()[""]) / "cgroup.events").read_text()
     unified.thaw()
     found = unified.stats()
     assert found["cpu"]["usage_ns"] > 0
@@ -270,7 +271,7 @@ def test_v2_limits_as_text(tmp_path):
     for name in ("cpu.weight", "cpu.max", "memory.max", "memory.swap.max", "memory.low", "pids.max", "io.max", "io.weight"):
         (tmp_path / "x").mkdir(exist_ok=True)
         (tmp_path / "x" / name).write_text("")
-    group = v2.CgroupV2("x", tmp_path)
+    group = v2.CgroupV2("x", str(tmp_path))
     group.apply(
         {
             "memory": {"limit": 64 * MIB, "swap": 96 * MIB, "reservation": MIB, "swappiness": 5},

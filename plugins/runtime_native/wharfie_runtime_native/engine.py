@@ -11,12 +11,12 @@ from typing import Any, Final, NoReturn
 
 from wharfie.shim.engine import Engine, Streams
 from wharfie.spi.errors import Conflict
-from wharfie_runtime_native import capabilities, channel, namespaces, plan, process, seccomp
-from wharfie_runtime_native.cgroups import open_cgroup
+from wharfie_runtime_native import cgroups, channel, namespaces, plan
 from wharfie_runtime_native.constants import CLONE_NEWPID, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE
 from wharfie_runtime_native.exec import Exec
 from wharfie_runtime_native.init import Init
-from wharfie_runtime_native.plan import DEFAULT_PARENT, Plan
+from wharfie_runtime_native.namespaces import Namespaces
+from wharfie_runtime_native.plan import DEFAULT_PARENT
 from wharfie_runtime_native.syscalls import prctl, setns, unshare
 
 __all__ = ["CACHE_OPTION", "DEFAULT_PARENT", "NativeEngine"]
@@ -30,41 +30,26 @@ class NativeEngine(Engine):
 
     def __init__(self, id: str, bundle: Path, spec: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         super().__init__(id, bundle, spec, options)
-        self._cgroup = open_cgroup(plan.cgroup_path(spec, id))
+        self._cgroup = cgroups.open_cgroup(plan.cgroup_path(spec, id))
         cache = options.get(CACHE_OPTION)
         self._cache = Path(cache) if cache else None
-        self._plan: Plan | None = None
+        self._spaces = 0  # CLONE_NEW… flags of what the container does not share with the host
         self._channel: socket.socket | None = None
         self._pidfd = -1
 
     def create(self, rootfs: Path, streams: Streams) -> int:
-        wanted = plan.parse(self.spec)
-        capabilities.check(wanted.process.capabilities, capabilities.held())
-        self._cgroup.create()
-        try:
-            self._cgroup.apply({"devices": (), **(self._resources() or {})})
-            init = Init(self.id, wanted, rootfs, streams, self._cgroup, self._cache)
-            pid = self._make(wanted, init)
-        except BaseException:
-            self._cgroup.delete()
-            raise
-        self._plan = wanted
-        return pid
-
-    def _resources(self) -> Mapping[str, Any]:
-        return (self.spec.get("linux") or {}).get("resources") or {}
-
-    def _make(self, wanted: Plan, init: Init) -> int:
-        """Fork the first process and go along with it until it is ready; its pid."""
+        spaces = namespaces.parse((self.spec.get("linux") or {}).get("namespaces") or ())
+        init = Init(self.id, self.spec, rootfs, streams, self._cgroup, self._cache)
         ours, theirs = channel.pair()
-        pid = 0
+        pid, grouped = 0, False
         try:
             try:
-                pid = self._fork(wanted, lambda: init.run(theirs))
+                pid = self._fork(spaces, lambda: init.run(theirs))
             finally:
                 theirs.close()
-            if "user" in wanted.namespaces.new:
-                pid = self._map_users(wanted, ours, pid)
+            grouped = bool(channel.expect(ours, "group"))
+            if "user" in spaces.new:
+                pid = self._map_users(ours, pid)
             self._pidfd = os.pidfd_open(pid)
             channel.expect(ours, "ready")
         except BaseException:
@@ -72,41 +57,32 @@ class NativeEngine(Engine):
             if pid:
                 _end(pid)
             self._forget()
+            if grouped:
+                self._cgroup.delete()
             raise
+        self._spaces = spaces.all_flags()
         self._channel = ours
         return pid
 
-    def _fork(self, wanted: Plan, child: Callable[[], NoReturn]) -> int:
-        """Fork into the container's pid namespace: it is chosen for children by the parent, which is put back after."""
+    def _fork(self, spaces: Namespaces, child: Callable[[], NoReturn]) -> int:
+        """Fork into the container's pid namespace."""
         prctl(PR_SET_DUMPABLE, 0)
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        spaces = wanted.namespaces
         if "user" in spaces.new or not spaces.own("pid"):
             return _fork(child)
-        if "pid" in spaces.joined:
-            joined = namespaces.open_joined(namespaces.Namespaces(joined={"pid": spaces.joined["pid"]}))["pid"]
-        else:
-            joined = -1
-        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        path = spaces.joined.get("pid")
+        if path is None:
+            return _fork_elsewhere(child, lambda: unshare(CLONE_NEWPID))
+        joined = namespaces.open_namespace("pid", path)
         try:
-            if joined >= 0:
-                setns(joined, CLONE_NEWPID)
-            else:
-                unshare(CLONE_NEWPID)
-            try:
-                return _fork(child)
-            finally:
-                setns(own, CLONE_NEWPID)
+            return _fork_elsewhere(child, lambda: setns(joined, CLONE_NEWPID))
         finally:
-            os.close(own)
-            if joined >= 0:
-                os.close(joined)
+            os.close(joined)
 
-    def _map_users(self, wanted: Plan, ours: socket.socket, helper: int) -> int:
+    def _map_users(self, ours: socket.socket, helper: int) -> int:
         """Write the id maps of the helper's user namespace; the pid of the process that it leaves behind."""
-        channel.expect(ours, "map")
-        Path(f"/proc/{helper}/uid_map").write_bytes(wanted.uid_map)
-        Path(f"/proc/{helper}/gid_map").write_bytes(wanted.gid_map)
+        for name, text in channel.expect(ours, "map").items():
+            Path(f"/proc/{helper}/{name}").write_text(text)
         ours.send(b"m")
         pid = int(channel.expect(ours, "pid"))
         os.waitpid(helper, 0)
@@ -121,21 +97,16 @@ class NativeEngine(Engine):
             ours.send(b"g")
             channel.receive(ours)
 
-    def exec(self, process_spec: Mapping[str, Any], streams: Streams) -> int:
-        if self._plan is None or self._pidfd < 0:
+    def exec(self, process: Mapping[str, Any], streams: Streams) -> int:
+        if self._pidfd < 0:
             raise Conflict(f"container {self.id} is not running")
-        spec = process.parse(process_spec)
-        capabilities.check(spec.capabilities, capabilities.held())
-        spec = seccomp.with_filter(spec, self._plan.seccomp, self._cache)
-        spaces = self._plan.namespaces
-        flags = 0
-        for name in (*spaces.new, *spaces.joined):
-            flags |= namespaces.FLAGS[name]
-        child = Exec(self.id, spec, streams, self._cgroup, self._pidfd, flags & ~CLONE_NEWPID)
+        seccomp = (self.spec.get("linux") or {}).get("seccomp")
+        inside = self._spaces & ~CLONE_NEWPID
+        child = Exec(self.id, process, seccomp, streams, self._cgroup, self._cache, self._pidfd, inside)
         ours, theirs = channel.pair()
         with ours:
             try:
-                pid = self._fork_beside(flags, lambda: child.run(theirs))
+                pid = self._fork_beside(lambda: child.run(theirs))
             finally:
                 theirs.close()
             try:
@@ -145,23 +116,15 @@ class NativeEngine(Engine):
                 raise
         return pid
 
-    def _fork_beside(self, flags: int, child: Callable[[], NoReturn]) -> int:
+    def _fork_beside(self, child: Callable[[], NoReturn]) -> int:
         """Fork into the pid namespace of the container's first process."""
         prctl(PR_SET_DUMPABLE, 0)
-        if not flags & CLONE_NEWPID:
+        if not self._spaces & CLONE_NEWPID:
             return _fork(child)
-        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            try:
-                setns(self._pidfd, CLONE_NEWPID)
-            except ProcessLookupError:
-                raise Conflict(f"container {self.id} is not running") from None
-            try:
-                return _fork(child)
-            finally:
-                setns(own, CLONE_NEWPID)
-        finally:
-            os.close(own)
+            return _fork_elsewhere(child, lambda: setns(self._pidfd, CLONE_NEWPID))
+        except ProcessLookupError:
+            raise Conflict(f"container {self.id} is not running") from None
 
     def signal_all(self, signal: int) -> None:
         if signal == signals.SIGKILL:
@@ -205,6 +168,23 @@ class NativeEngine(Engine):
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+# Found out here, where the zygote imports this, so that no shim spends time or memory on it.
+cgroups.warm()
+
+
+def _fork_elsewhere(child: Callable[[], NoReturn], enter: Callable[[], None]) -> int:
+    """Fork after `enter` has chosen another pid namespace for children, which the caller then has as before."""
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter()
+        try:
+            return _fork(child)
+        finally:
+            setns(own, CLONE_NEWPID)
+    finally:
+        os.close(own)
 
 
 def _fork(child: Callable[[], NoReturn]) -> int:

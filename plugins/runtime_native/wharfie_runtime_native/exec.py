@@ -8,23 +8,36 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import NoReturn
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
 
 from wharfie.shim.engine import Streams
-from wharfie_runtime_native import channel, process, terminal
+from wharfie_runtime_native import capabilities, channel, process, seccomp, terminal
 from wharfie_runtime_native.cgroups.base import Cgroup
 from wharfie_runtime_native.init import keyring, settle, start_over
-from wharfie_runtime_native.process import ProcessSpec
 from wharfie_runtime_native.syscalls import setns
 
 
 class Exec:
     """One further process. `run` does not return."""
 
-    def __init__(self, id: str, spec: ProcessSpec, streams: Streams, cgroup: Cgroup, pidfd: int, namespaces: int) -> None:
+    def __init__(
+        self,
+        id: str,
+        process: Mapping[str, Any],
+        seccomp: Mapping[str, Any] | None,
+        streams: Streams,
+        cgroup: Cgroup,
+        cache: Path | None,
+        pidfd: int,
+        namespaces: int,
+    ) -> None:
         """`pidfd`: of the container's first process. `namespaces`: CLONE_NEW… flags of what to share with it."""
         self._id = id
-        self._spec = spec
+        self._process = process
+        self._seccomp = seccomp
+        self._cache = cache
         self._streams = streams
         self._cgroup = cgroup
         self._pidfd = pidfd
@@ -34,7 +47,9 @@ class Exec:
         """In the forked child."""
         try:
             start_over(end, self._streams, self._pidfd)
-            spec = self._spec
+            spec = process.parse(self._process)
+            capabilities.check(spec.capabilities, capabilities.held())
+            spec = seccomp.with_filter(spec, self._seccomp, self._cache)
             keyring(self._id)
             self._cgroup.join()
             process.set_oom_score_adj(spec.oom_score_adj)

@@ -12,11 +12,12 @@ import gc
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from wharfie.shim.engine import Streams
-from wharfie_runtime_native import channel, devices, process, reaper, rootfs, seccomp, sysctls, terminal
+from wharfie_runtime_native import capabilities, channel, devices, process, reaper, rootfs, seccomp, sysctls, terminal
 from wharfie_runtime_native.cgroups.base import Cgroup
 from wharfie_runtime_native.constants import (
     CLONE_NEWPID,
@@ -29,7 +30,7 @@ from wharfie_runtime_native.constants import (
 )
 from wharfie_runtime_native.namespaces import enter, loopback_up, open_joined
 from wharfie_runtime_native.paths import make_in_root
-from wharfie_runtime_native.plan import Plan
+from wharfie_runtime_native.plan import Plan, parse
 from wharfie_runtime_native.process import ProcessSpec
 from wharfie_runtime_native.rootfs import Root
 from wharfie_runtime_native.syscalls import (
@@ -45,9 +46,12 @@ from wharfie_runtime_native.syscalls import (
 class Init:
     """One container's first process. `run` does not return."""
 
-    def __init__(self, id: str, plan: Plan, rootfs: Path, streams: Streams, cgroup: Cgroup, cache: Path | None) -> None:
+    def __init__(
+        self, id: str, spec: Mapping[str, Any], rootfs: Path, streams: Streams, cgroup: Cgroup, cache: Path | None
+    ) -> None:
+        """Costs next to nothing: what `run` makes of `spec` is memory of the child's, not of the shim's."""
         self._id = id
-        self._plan = plan
+        self._spec = spec
         self._rootfs = rootfs
         self._streams = streams
         self._cgroup = cgroup
@@ -57,21 +61,26 @@ class Init:
         """In the forked child."""
         try:
             start_over(end, self._streams)
-            keyring(self._id)
+            plan = parse(self._spec)
+            capabilities.check(plan.process.capabilities, capabilities.held())
+            self._cgroup.create()
+            channel.send(end, group=True)
+            self._cgroup.apply(plan.resources)
             self._cgroup.join()
-            process.set_oom_score_adj(self._plan.process.oom_score_adj)
-            spec = seccomp.with_filter(self._plan.process, self._plan.seccomp, self._cache)
-            joined = open_joined(self._plan.namespaces)
-            if "user" in self._plan.namespaces.new:
-                self._enter_user_namespace(end)
+            keyring(self._id)
+            process.set_oom_score_adj(plan.process.oom_score_adj)
+            spec = seccomp.with_filter(plan.process, plan.seccomp, self._cache)
+            joined = open_joined(plan.namespaces)
+            if "user" in plan.namespaces.new:
+                self._enter_user_namespace(end, plan)
             enter(joined, "pid", "user")
-            unshare(self._plan.namespaces.flags("pid", "user"))
-            self._identify()
-            slave = self._build_root()
+            unshare(plan.namespaces.flags("pid", "user"))
+            identify(plan)
+            slave = self._build_root(plan)
             program = self._get_ready(spec, slave)
             channel.send(end, ready=True)
             self._wait(end)
-            if self._plan.init:
+            if plan.init:
                 reaper.run(end, spec, program)
             process.close_others()
             process.seal(spec)
@@ -81,15 +90,15 @@ class Init:
         finally:
             os._exit(1)
 
-    def _enter_user_namespace(self, end: socket.socket) -> None:
+    def _enter_user_namespace(self, end: socket.socket, plan: Plan) -> None:
         """A process becomes the first of a new pid namespace only by fork, and the namespace has to belong to the user
         namespace; so this one makes both, forks and goes, and the shim, a subreaper, adopts its child."""
         unshare(CLONE_NEWUSER)
-        channel.send(end, map=True)
+        channel.send(end, map={"uid_map": plan.uid_map, "gid_map": plan.gid_map})
         self._wait(end)
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-        if "pid" in self._plan.namespaces.new:
+        if "pid" in plan.namespaces.new:
             unshare(CLONE_NEWPID)
         if child := os.fork():
             channel.send(end, pid=child)
@@ -103,19 +112,8 @@ class Init:
         if not end.recv(1):
             os._exit(1)
 
-    def _identify(self) -> None:
-        plan = self._plan
-        if "network" in plan.namespaces.new:
-            loopback_up()
-        if plan.hostname:
-            socket.sethostname(plan.hostname)
-        if plan.domainname:
-            setdomainname(plan.domainname)
-        sysctls.write(plan.sysctls)
-
-    def _build_root(self) -> int:
+    def _build_root(self, plan: Plan) -> int:
         """Mount everything and move in; the terminal's slave, or -1."""
-        plan = self._plan
         null = rootfs.open_null()
         os.umask(0)
         root = Root(self._rootfs, plan.mounts)
@@ -130,7 +128,7 @@ class Init:
         if plan.own_dev:
             devices.make(root, plan.devices, by_bind="user" in plan.namespaces.new)
             devices.link(root)
-        slave = self._open_terminal(root) if plan.process.terminal else -1
+        slave = self._open_terminal(root, plan) if plan.process.terminal else -1
         if dev_read_only:
             mount_setattr(root.reopen("/dev"), "", 0, attr_set=MOUNT_ATTR_RDONLY)
         os.close(make_in_root(root.fd, plan.process.cwd, directory=True))
@@ -141,9 +139,9 @@ class Init:
         os.umask(plan.process.umask)
         return slave
 
-    def _open_terminal(self, root: Root) -> int:
+    def _open_terminal(self, root: Root, plan: Plan) -> int:
         master, slave = terminal.open_pair(root.fd, self._streams.size)
-        if self._plan.own_dev:
+        if plan.own_dev:
             devices.bind_console(root, slave)
         terminal.send(self._streams.console, master)
         os.close(master)
@@ -156,6 +154,17 @@ class Init:
             terminal.make_controlling(0)
         process.set_limits(spec.limits)
         return settle(spec)
+
+
+def identify(plan: Plan) -> None:
+    """What the new network, uts and ipc namespaces get."""
+    if "network" in plan.namespaces.new:
+        loopback_up()
+    if plan.hostname:
+        socket.sethostname(plan.hostname)
+    if plan.domainname:
+        setdomainname(plan.domainname)
+    sysctls.write(plan.sysctls)
 
 
 def start_over(end: socket.socket, streams: Streams, *keep: int) -> None:

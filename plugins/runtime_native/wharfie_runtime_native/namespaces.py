@@ -23,6 +23,7 @@ from wharfie_runtime_native.constants import (
     SIOCGIFFLAGS,
     SIOCSIFFLAGS,
 )
+from wharfie_runtime_native.errors import reason
 from wharfie_runtime_native.syscalls import setns
 
 FLAGS: Final = {
@@ -47,6 +48,10 @@ class Namespaces:
     def own(self, name: str) -> bool:
         """Whether the container has a namespace of this type that is not simply the host's."""
         return name in self.new or name in self.joined
+
+    def all_flags(self) -> int:
+        """New and joined ones as flags of setns(2)."""
+        return self.flags() | sum(FLAGS[name] for name in self.joined)
 
     def flags(self, *without: str) -> int:
         """The new ones as flags of unshare(2)."""
@@ -79,16 +84,15 @@ def parse(entries: Sequence[Mapping[str, Any]]) -> Namespaces:
 
 def open_joined(namespaces: Namespaces) -> dict[str, int]:
     """Descriptors of the namespaces to enter, opened while the host's paths are still there."""
-    opened: dict[str, int] = {}
-    for name in FLAGS:
-        if path := namespaces.joined.get(name):
-            try:
-                opened[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise InvalidArgument(
-                    f"cannot join {name} namespace {path}: {os.strerror(error.errno or 0).lower()}"
-                ) from error
-    return opened
+    return {name: open_namespace(name, namespaces.joined[name]) for name in FLAGS if name in namespaces.joined}
+
+
+def open_namespace(name: str, path: str) -> int:
+    """A descriptor for setns(2). Errors: InvalidArgument."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidArgument(f"cannot join {name} namespace {path}: {reason(error)}") from error
 
 
 def enter(opened: Mapping[str, int], *without: str) -> None:
@@ -98,7 +102,7 @@ def enter(opened: Mapping[str, int], *without: str) -> None:
             try:
                 setns(fd, FLAGS[name])
             except OSError as error:
-                raise InvalidArgument(f"cannot join {name} namespace: {os.strerror(error.errno or 0).lower()}") from error
+                raise InvalidArgument(f"cannot join {name} namespace: {reason(error)}") from error
 
 
 def loopback_up() -> None:
@@ -109,6 +113,6 @@ def loopback_up() -> None:
         ioctl(control, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | IFF_UP))
 
 
-def id_map(entries: Sequence[Mapping[str, Any]]) -> bytes:
+def id_map(entries: Sequence[Mapping[str, Any]]) -> str:
     """The text of /proc/<pid>/uid_map and gid_map (user_namespaces(7))."""
-    return "".join(f"{entry['containerID']} {entry['hostID']} {entry['size']}\n" for entry in entries).encode()
+    return "".join(f"{entry['containerID']} {entry['hostID']} {entry['size']}\n" for entry in entries)

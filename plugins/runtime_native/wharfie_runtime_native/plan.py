@@ -38,9 +38,10 @@ class Plan:
     hostname: str = ""
     domainname: str = ""
     sysctls: Mapping[str, str] = field(default_factory=dict)
-    uid_map: bytes = b""
-    gid_map: bytes = b""
+    uid_map: str = ""
+    gid_map: str = ""
     seccomp: Mapping[str, Any] | None = None
+    resources: Mapping[str, Any] = field(default_factory=dict)
     init: bool = False
 
 
@@ -81,6 +82,8 @@ def parse(spec: Mapping[str, Any]) -> Plan:
         uid_map=uid_map,
         gid_map=gid_map,
         seccomp=linux.get("seccomp") or None,
+        # Without a word on devices the default ones are allowed, and no others.
+        resources={"devices": (), **(linux.get("resources") or {})},
         init=(spec.get("annotations") or {}).get(INIT_ANNOTATION) == "true",
     )
 

@@ -101,7 +101,7 @@ class Root:
         self.fd = os.open(proc_fd(tree), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         os.close(tree)
 
-    def mount(self, entry: MountEntry, cgroups: Mapping[str, Path], *, cgroup_namespace: bool) -> None:
+    def mount(self, entry: MountEntry, cgroups: Mapping[str, str], *, cgroup_namespace: bool) -> None:
         """Put one entry in place. Errors: InvalidArgument naming the mount and the kernel's word."""
         try:
             tree = self.trees.pop(entry, -1)
@@ -175,7 +175,7 @@ class Root:
             self._propagate(mounted, entry.propagation)
             os.close(mounted)
 
-    def _cgroup_v1(self, entry: MountEntry, target: int, cgroups: Mapping[str, Path], *, namespace: bool) -> None:
+    def _cgroup_v1(self, entry: MountEntry, target: int, cgroups: Mapping[str, str], *, namespace: bool) -> None:
         """A tmpfs with a folder for each hierarchy that shows the container's own group, and a link for each
         controller's name where several share one."""
         flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
@@ -192,7 +192,7 @@ class Root:
                 if entry.read_only:
                     mount_setattr(point, "", 0, attr_set=MOUNT_ATTR_RDONLY)
             else:
-                tree = clone_tree(str(directory), recursive=False)
+                tree = clone_tree(directory, recursive=False)
                 mount_setattr(tree, "", 0, attr_set=entry.attr_set, propagation=MS_PRIVATE)
                 attach(tree, point)
                 os.close(tree)

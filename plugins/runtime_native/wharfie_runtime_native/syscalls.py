@@ -222,10 +222,12 @@ def inotify(path: str, mask: int) -> int:
     return fd
 
 
-def bpf(command: int, attributes: bytes) -> int:
-    """bpf(2); `attributes` is the union bpf_attr as packed bytes."""
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+def bpf(command: int, attributes: bytes | bytearray) -> int:
+    """bpf(2); `attributes` is the union bpf_attr as packed bytes. What the kernel answers is written into a bytearray."""
+    buffer = ctypes.create_string_buffer(bytes(attributes), len(attributes))
     result = _call(NR_BPF, ctypes.c_int(command), buffer, ctypes.c_uint(len(attributes)))
     if result < 0:
         oserror("bpf", str(command))
+    if isinstance(attributes, bytearray):
+        attributes[:] = buffer.raw
     return result

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from wharfie.spi.errors import DriverError, InvalidArgument
+from wharfie.spi.errors import Conflict, DriverError, InvalidArgument
 
-ROOT: Final = Path("/sys/fs/cgroup")
+ROOT: Final = "/sys/fs/cgroup"
 _DELETE_TRIES: Final = 200  # of 5 ms: processes that were killed leave their cgroup only when the kernel is through
 
 
@@ -42,7 +42,7 @@ class Cgroup(ABC):
         """Move the calling process into the group."""
 
     @abstractmethod
-    def directories(self) -> Mapping[str, Path]:
+    def directories(self) -> Mapping[str, str]:
         """The group's folder in each hierarchy, by the hierarchy's name ("" on version 2)."""
 
     @abstractmethod
@@ -78,7 +78,7 @@ class Cgroup(ABC):
 
         Errors: DriverError (processes that cannot end, as in uninterruptible sleep).
         """
-        if not any(directory.exists() for directory in self.directories().values()):
+        if not any(Path(directory).exists() for directory in self.directories().values()):
             return
         for attempt in range(_DELETE_TRIES):
             if attempt or self.pids():
@@ -90,6 +90,23 @@ class Cgroup(ABC):
         raise DriverError(f"cgroup {left[0]} cannot be removed: processes {self.pids()} do not end")
 
 
+def make(directory: str) -> None:
+    """Make a group; one that is there is taken over if nothing is in it. Errors: Conflict, DriverError."""
+    folder = Path(directory)
+    try:
+        try:
+            folder.mkdir(mode=0o755)
+        except FileNotFoundError:
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        except FileExistsError:
+            # The caller may be in another pid namespace, where it cannot see whose processes these are.
+            if not remove_tree(directory):
+                raise Conflict(f"cgroup {directory} is in use by another container's processes") from None
+            folder.mkdir(mode=0o755, exist_ok=True)
+    except OSError as error:
+        raise DriverError(f"cannot make cgroup {directory}: {os.strerror(error.errno or 0).lower()}") from error
+
+
 def clean(path: str) -> str:
     """A cgroup path without a leading slash. Errors: InvalidArgument (empty, or climbing)."""
     parts = [part for part in path.split("/") if part and part != "."]
@@ -98,7 +115,7 @@ def clean(path: str) -> str:
     return "/".join(parts)
 
 
-def write(directory: Path | str, name: str, value: str) -> None:
+def write(directory: str, name: str, value: str) -> None:
     """Write one control file. Errors: InvalidArgument with the kernel's word, as users know it from runc."""
     try:
         fd = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CLOEXEC)
@@ -113,7 +130,7 @@ def write(directory: Path | str, name: str, value: str) -> None:
         ) from error
 
 
-def read(directory: Path | str, name: str) -> str:
+def read(directory: str, name: str) -> str:
     """The text of a control file, "" when there is none."""
     try:
         fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
@@ -130,7 +147,7 @@ def read(directory: Path | str, name: str) -> str:
     return b"".join(chunks).decode("ascii", "replace")
 
 
-def read_int(directory: Path | str, name: str) -> int:
+def read_int(directory: str, name: str) -> int:
     """A control file's number; 0 when there is none, "max" as 2**63 - 1."""
     text = read(directory, name).strip()
     if text == "max":
@@ -144,7 +161,7 @@ def flat(text: str) -> dict[str, int]:
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].lstrip("-").isdigit()}
 
 
-def below(directory: Path | str) -> list[str]:
+def below(directory: str) -> list[str]:
     """The folder and all groups below it, deepest first."""
     found: list[str] = []
     for folder, _, _ in os.walk(directory, topdown=False):
@@ -152,18 +169,18 @@ def below(directory: Path | str) -> list[str]:
     return found
 
 
-def tree_pids(directory: Path | str, file: str = "cgroup.procs") -> list[int]:
+def tree_pids(directory: str) -> list[int]:
     """Pids in a group and the groups below it."""
     found: list[int] = []
     for folder in below(directory):
-        found += [int(line) for line in read(folder, file).split()]
+        found += [int(line) for line in read(folder, "cgroup.procs").split()]
     return found
 
 
-def remove_tree(directory: Path) -> bool:
+def remove_tree(directory: str) -> bool:
     """Remove a group and those below it; False while something is in it."""
     try:
-        directory.rmdir()
+        Path(directory).rmdir()
         return True
     except OSError:
         folders = below(directory)

@@ -10,7 +10,6 @@ import ctypes
 import os
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from wharfie.spi.errors import DriverError
@@ -21,12 +20,15 @@ from wharfie_runtime_native.syscalls import bpf
 _BPF_PROG_LOAD: Final = 5
 _BPF_PROG_ATTACH: Final = 8
 _BPF_PROG_DETACH: Final = 9
+_BPF_PROG_GET_FD_BY_ID: Final = 13
+_BPF_PROG_QUERY: Final = 16
 _BPF_PROG_TYPE_CGROUP_DEVICE: Final = 15
 _BPF_CGROUP_DEVICE: Final = 6
 _BPF_F_ALLOW_MULTI: Final = 2
 _TYPES: Final = {"b": 1, "c": 2}  # BPF_DEVCG_DEV_BLOCK, BPF_DEVCG_DEV_CHAR
 _ACCESS: Final = {"m": 1, "r": 2, "w": 4}  # BPF_DEVCG_ACC_MKNOD, READ, WRITE
 _ALL_ACCESS: Final = 7
+_MANY: Final = 64  # BPF_CGROUP_MAX_PROGS
 
 # Opcodes (Documentation/bpf/standardization/instruction-set.rst), with the registers of the program below.
 _LDX_W: Final = 0x61
@@ -97,19 +99,30 @@ def load(program: bytes) -> int:
         raise DriverError(f"cannot load the device rules' BPF program: {os.strerror(error.errno or 0).lower()}") from error
 
 
-def attach(directory: Path, rules: Sequence[Rule], *, instead_of: int = -1) -> int:
-    """Put the rules on a group, where they live as long as it does; the program's descriptor. All programs of a group
-    have to allow, so the one that is replaced, `instead_of`, is taken off afterwards. Errors: DriverError."""
+def attach(directory: str, rules: Sequence[Rule]) -> None:
+    """Put the rules on a group, where they live as long as it does, in place of those before. All programs of a group
+    have to allow, so older ones are taken off, after the new one is there. Errors: DriverError."""
     program = load(assemble(rules))
     try:
         group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            older = _attached(group)
             bpf(_BPF_PROG_ATTACH, struct.pack("<IIII", group, program, _BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI))
-            if instead_of >= 0:
-                bpf(_BPF_PROG_DETACH, struct.pack("<III", group, instead_of, _BPF_CGROUP_DEVICE))
+            for number in older:
+                old = bpf(_BPF_PROG_GET_FD_BY_ID, struct.pack("<I", number))
+                bpf(_BPF_PROG_DETACH, struct.pack("<III", group, old, _BPF_CGROUP_DEVICE))
+                os.close(old)
         finally:
             os.close(group)
     except OSError as error:
-        os.close(program)
         raise DriverError(f"cannot attach device rules to {directory}: {os.strerror(error.errno or 0).lower()}") from error
-    return program
+    finally:
+        os.close(program)
+
+
+def _attached(group: int) -> list[int]:
+    """The ids of the group's own device programs."""
+    ids = (ctypes.c_uint32 * _MANY)()
+    attributes = bytearray(struct.pack("<IIIIQI", group, _BPF_CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), _MANY))
+    bpf(_BPF_PROG_QUERY, attributes)
+    return list(ids[: struct.unpack_from("<I", attributes, 24)[0]])

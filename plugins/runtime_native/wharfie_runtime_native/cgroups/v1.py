@@ -6,12 +6,13 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from wharfie.spi.errors import Conflict, DriverError, InvalidArgument
+from wharfie.spi.errors import DriverError, InvalidArgument
 from wharfie_runtime_native.cgroups import device_rules
-from wharfie_runtime_native.cgroups.base import Cgroup, flat, read, read_int, remove_tree, tree_pids, write
+from wharfie_runtime_native.cgroups.base import Cgroup, flat, make, read, read_int, tree_pids, write
 
 _FREEZE_SECONDS: Final = 10.0
 
@@ -57,9 +58,13 @@ _CONTROLLERS: Final = frozenset(
 )
 
 
-def hierarchies() -> dict[str, Path]:
-    """Mount point of each hierarchy by each of its names ("cpu" and "cpuacct" may share one), as mounted here."""
-    found: dict[str, Path] = {}
+@cache
+def hierarchies() -> Mapping[str, str]:
+    """Mount point of each hierarchy by each of its names ("cpu" and "cpuacct" may share one).
+
+    Looked up once: the zygote does it, and no shim spends memory on it.
+    """
+    found: dict[str, str] = {}
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
             head, _, tail = line.partition(" - ")
@@ -69,9 +74,9 @@ def hierarchies() -> dict[str, Path]:
                 continue
             for option in options.rsplit(" ", 1)[-1].strip().split(","):
                 if option.startswith("name="):
-                    found.setdefault(option.removeprefix("name="), Path(fields[4]))
+                    found.setdefault(option.removeprefix("name="), fields[4])
                 elif option in _CONTROLLERS:
-                    found.setdefault(option, Path(fields[4]))
+                    found.setdefault(option, fields[4])
     return found
 
 
@@ -81,42 +86,31 @@ class CgroupV1(Cgroup):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         mounts = hierarchies()
-        self._controllers = {name: root / self.path for name, root in mounts.items()}
-        self._roots = {root.name: root for root in mounts.values()}
-        self._directories = {name: root / self.path for name, root in self._roots.items()}
-        self._freezer_state = ""
+        self._controllers = {name: f"{root}/{self.path}" for name, root in mounts.items()}
+        self._directories = {root.rsplit("/", 1)[1]: f"{root}/{self.path}" for root in mounts.values()}
 
-    def directories(self) -> Mapping[str, Path]:
+    def directories(self) -> Mapping[str, str]:
         """By the mount point's name, which is "cpu,cpuacct" where two controllers share a hierarchy."""
         return self._directories
 
     def create(self) -> None:
         for name, directory in self._directories.items():
-            try:
-                directory.mkdir(mode=0o755)
-            except FileNotFoundError:
-                directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            except FileExistsError:
-                if pids := tree_pids(directory):
-                    raise Conflict(f"cgroup {directory} is in use by processes {pids}") from None
-                remove_tree(directory)
-                directory.mkdir(mode=0o755, exist_ok=True)
-            except OSError as error:
-                raise DriverError(f"cannot make cgroup {directory}: {os.strerror(error.errno or 0).lower()}") from error
+            make(directory)
             if "cpuset" in name.split(","):
                 self._inherit_cpuset(directory)
 
-    def _inherit_cpuset(self, directory: Path) -> None:
+    def _inherit_cpuset(self, directory: str) -> None:
         """A new cpuset has no CPU and no memory node, and nothing can be moved into it: fill in the parents'."""
-        root = self._controllers["cpuset"]
-        chain = [directory, *directory.parents]
-        above = root.parents[len(self.path.split("/")) - 1]
-        for folder in reversed(chain[: chain.index(above)]):
+        root = directory.removesuffix(self.path)
+        above = root
+        for part in self.path.split("/"):
+            folder = f"{above}/{part}"
             for file in ("cpuset.cpus", "cpuset.mems"):
                 if not read(folder, file).strip():
-                    write(folder, file, read(folder.parent, file).strip())
+                    write(folder, file, read(above, file).strip())
+            above = folder
 
-    def _directory(self, controller: str, what: str) -> Path:
+    def _directory(self, controller: str, what: str) -> str:
         """Errors: InvalidArgument (this host lacks the controller)."""
         directory = self._controllers.get(controller)
         if directory is None:
@@ -183,7 +177,7 @@ class CgroupV1(Cgroup):
         weight = block_io.get("weight")
         if weight or block_io.get("weightDevice"):
             directory = self._directory("blkio", "a block I/O weight")
-            name = "blkio.weight" if (directory / "blkio.weight").exists() else "blkio.bfq.weight"
+            name = "blkio.weight" if Path(directory, "blkio.weight").exists() else "blkio.bfq.weight"
             if weight:
                 write(directory, name, str(weight))
             for entry in block_io.get("weightDevice") or ():
@@ -220,7 +214,7 @@ class CgroupV1(Cgroup):
 
     def kill(self) -> None:
         freezer = self._controllers.get("freezer")
-        frozen = freezer is not None and freezer.exists()
+        frozen = freezer is not None and Path(freezer).exists()
         if frozen:
             self.freeze()
         try:
@@ -241,7 +235,7 @@ class CgroupV1(Cgroup):
         directory = self._controllers.get("memory")
         if directory is None:
             return -1
-        control = os.open(directory / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+        control = os.open(f"{directory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
         event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             write(directory, "cgroup.event_control", f"{event} {control}")

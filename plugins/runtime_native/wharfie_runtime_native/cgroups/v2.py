@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from wharfie.spi.errors import Conflict, DriverError, InvalidArgument
+from wharfie.spi.errors import DriverError, InvalidArgument
 from wharfie_runtime_native.cgroups import device_program, device_rules
-from wharfie_runtime_native.cgroups.base import ROOT, Cgroup, flat, read, read_int, remove_tree, tree_pids, write
+from wharfie_runtime_native.cgroups.base import ROOT, Cgroup, flat, make, read, read_int, tree_pids, write
 from wharfie_runtime_native.syscalls import inotify
 
 _FREEZE_SECONDS: Final = 10.0
@@ -29,33 +28,24 @@ _THROTTLES: Final = {
 class CgroupV2(Cgroup):
     """One folder in the unified tree."""
 
-    def __init__(self, path: str, root: Path = ROOT) -> None:
+    def __init__(self, path: str, root: str = ROOT) -> None:
         super().__init__(path)
         self._root = root
-        self._directory = root / self.path
-        self._program = -1  # the device rules' program, kept open so that it can be taken off
+        self._directory = f"{root}/{self.path}"
 
-    def directories(self) -> Mapping[str, Path]:
+    def directories(self) -> Mapping[str, str]:
         return {"": self._directory}
 
     def create(self) -> None:
         parent = self._root
         for part in self.path.split("/")[:-1]:
             self._delegate(parent)
-            parent = parent / part
-            parent.mkdir(mode=0o755, exist_ok=True)
+            parent = f"{parent}/{part}"
+            Path(parent).mkdir(mode=0o755, exist_ok=True)
         self._delegate(parent)
-        try:
-            self._directory.mkdir(mode=0o755)
-        except FileExistsError:
-            if pids := tree_pids(self._directory):
-                raise Conflict(f"cgroup {self._directory} is in use by processes {pids}") from None
-            remove_tree(self._directory)
-            self._directory.mkdir(mode=0o755, exist_ok=True)
-        except OSError as error:
-            raise DriverError(f"cannot make cgroup {self._directory}: {os.strerror(error.errno or 0).lower()}") from error
+        make(self._directory)
 
-    def _delegate(self, parent: Path) -> None:
+    def _delegate(self, parent: str) -> None:
         """Let groups below `parent` have every controller that it has itself."""
         enabled = read(parent, "cgroup.subtree_control").split()
         for controller in read(parent, "cgroup.controllers").split():
@@ -67,10 +57,7 @@ class CgroupV2(Cgroup):
 
     def apply(self, resources: Mapping[str, Any]) -> None:
         if "devices" in resources:
-            rules = device_rules.effective(resources["devices"] or ())
-            program = device_program.attach(self._directory, rules, instead_of=self._program)
-            self._close_program()
-            self._program = program
+            device_program.attach(self._directory, device_rules.effective(resources["devices"] or ()))
         self._apply_memory(resources.get("memory") or {})
         self._apply_cpu(resources.get("cpu") or {})
         if limit := (resources.get("pids") or {}).get("limit"):
@@ -114,7 +101,7 @@ class CgroupV2(Cgroup):
                 write(self._directory, f"cpuset.{key}", str(cpu[key]))
 
     def _apply_block_io(self, block_io: Mapping[str, Any]) -> None:
-        name = "io.bfq.weight" if (self._directory / "io.bfq.weight").exists() else "io.weight"
+        name = "io.bfq.weight" if Path(self._directory, "io.bfq.weight").exists() else "io.weight"
         if weight := block_io.get("weight"):
             write(self._directory, name, str(weight))
         for entry in block_io.get("weightDevice") or ():
@@ -122,15 +109,6 @@ class CgroupV2(Cgroup):
         for key, word in _THROTTLES.items():
             for entry in block_io.get(key) or ():
                 write(self._directory, "io.max", f"{entry['major']}:{entry['minor']} {word}={entry['rate']}")
-
-    def _close_program(self) -> None:
-        if self._program >= 0:
-            os.close(self._program)
-            self._program = -1
-
-    def delete(self) -> None:
-        super().delete()
-        self._close_program()
 
     def join(self) -> None:
         write(self._directory, "cgroup.procs", "0")
@@ -151,15 +129,15 @@ class CgroupV2(Cgroup):
         return tree_pids(self._directory)
 
     def kill(self) -> None:
-        if self._directory.exists():
+        if Path(self._directory).exists():
             write(self._directory, "cgroup.kill", "1")
 
     def oom_kills(self) -> int:
         return flat(read(self._directory, "memory.events")).get("oom_kill", 0)
 
     def oom_fd(self) -> int:
-        events = self._directory / "memory.events"
-        return inotify(str(events), _IN_MODIFY) if events.exists() else -1
+        events = f"{self._directory}/memory.events"
+        return inotify(events, _IN_MODIFY) if Path(events).exists() else -1
 
     def stats(self) -> dict[str, Any]:
         directory = self._directory
