@@ -1,0 +1,22 @@
+"""Images: pulled, loaded, imported, named, listed, saved, removed.
+
+reference   names as people write them, and what they mean
+platform    which of several platforms of an image fits
+documents   manifests, indexes and configurations, read with suspicion
+catalog     the records: which images there are, what they are called, what they are made of
+flights     one piece of work for all who want it
+pipes       streams between our threads and a driver
+download    blobs from a registry into the content store
+decode      gzip, zstd, xz and bzip2, with bounded memory
+unpack      layers from the content store into the storage driver
+pull        an image from a registry
+archive     the tar of `docker load`, taken apart
+load        images of such a tar
+importing   a root file system's tar as an image
+changes     Dockerfile instructions of `docker import --change`
+save        images as a tar
+removal     `docker rmi` and `docker image prune`
+listing     filters and history
+progress    what the CLI shows meanwhile
+images      the front: `Images`
+"""

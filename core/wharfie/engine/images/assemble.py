@@ -1,0 +1,139 @@
+"""How an image is put together from blobs that are here: pinned, unpacked, recorded, or taken away again as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from typing import ParamSpec, TypeVar
+
+from wharfie.engine.images import documents
+from wharfie.engine.images.catalog import Catalog, layout_index
+from wharfie.engine.images.documents import ImageConfig
+from wharfie.engine.images.reference import Name
+from wharfie.engine.images.unpack import Moved, Unpacker, Wanted
+from wharfie.engine.model.image import Image, ImageLayer
+from wharfie.plugins.drivers import Drivers
+from wharfie.spi.errors import Conflict, WharfieError
+from wharfie.spi.registry import Descriptor
+from wharfie.spi.storage import StorageDriver
+from wharfie.store.content import ContentStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
+
+
+class Assembler:
+    """What pull, load and import have in common, and removal undoes."""
+
+    def __init__(
+        self, catalog: Catalog, content: ContentStore, drivers: Drivers, executor: Executor, *, storage_driver: str
+    ) -> None:
+        self.catalog = catalog
+        self.content = content
+        self._drivers = drivers
+        self._executor = executor
+        self._storage_driver = storage_driver
+        self._unpacker = Unpacker(content, executor)
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """In a thread: whatever touches the disk."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, functools.partial(function, *args, **kwargs)
+        )
+
+    @contextlib.asynccontextmanager
+    async def building(self, chains: Sequence[str], blobs: Sequence[str]) -> AsyncIterator[None]:
+        """Nothing of these is garbage meanwhile. If it fails, what no other image needs is taken away.
+
+        `chains`: the lowest layer first.
+        """
+        async with self.catalog.lock:  # what is being removed is gone before anybody counts on it
+            pins = self.catalog.pin([*chains, *blobs])
+            pins.__enter__()
+        try:
+            yield
+        except BaseException:
+            pins.__exit__(None, None, None)
+            await asyncio.shield(self._take_away(chains, blobs))
+            raise
+        pins.__exit__(None, None, None)
+
+    async def _take_away(self, chains: Sequence[str], blobs: Sequence[str]) -> None:
+        async with self.catalog.lock:
+            wanted = self.catalog.wanted_layers()
+            await self.remove_layers([chain for chain in reversed(chains) if chain not in wanted])
+            kept = self.catalog.wanted_blobs()
+            await self.remove_blobs([blob for blob in blobs if blob not in kept])
+
+    async def unpack(self, wanted: Wanted, moved: Moved) -> int:
+        """Bytes of the layer, unpacked. Errors: see `Unpacker.unpack`."""
+        storage = await self._drivers.get(StorageDriver, self._storage_driver)
+        layer = await self._unpacker.unpack(storage, wanted, moved)
+        return layer.size
+
+    async def record(
+        self,
+        id: str,
+        config: ImageConfig,
+        layers: Sequence[ImageLayer],
+        *,
+        manifest: bytes | None,
+        manifest_type: str = documents.OCI_MANIFEST,
+        config_type: str = documents.OCI_CONFIG,
+        names: Sequence[Name] = (),
+    ) -> Image:
+        """Make the image visible. `manifest` None: one is written from what is here."""
+        size = await self.run(self.content.size, id)
+        if manifest is None:
+            manifest_type = documents.OCI_MANIFEST
+            blobs = [Descriptor(media_type=layer.media_type, digest=layer.blob, size=layer.blob_size) for layer in layers]
+            manifest = documents.write_manifest(Descriptor(media_type=config_type, digest=id, size=size or 0), blobs)
+        image = Image(
+            id=id,
+            created=config.created,
+            comment=config.comment,
+            author=config.author,
+            docker_version=config.docker_version,
+            architecture=config.platform.architecture,
+            variant=config.platform.variant,
+            os=config.platform.os,
+            config=config.config,
+            stack=list(layers),
+            history=list(config.history),
+            manifest=documents.digest_of(manifest),
+            manifest_type=manifest_type,
+            manifest_size=len(manifest),
+        )
+        with self.catalog.pin([image.manifest]):
+            await self.run(self.content.put, manifest)
+            async with self.catalog.lock:
+                await self.catalog.add(image, names)
+        await self.write_index()
+        return self.catalog.images[id]
+
+    async def write_index(self) -> None:
+        """After each change of images or names."""
+        await self.run(self.content.write_index, layout_index(self.catalog))
+
+    async def remove_layers(self, chains: Sequence[str]) -> None:
+        """The topmost first. One that a container still stands on stays; the next reconciliation gets it."""
+        if not chains:
+            return
+        storage = await self._drivers.get(StorageDriver, self._storage_driver)
+        for chain in chains:
+            try:
+                await storage.call(StorageDriver.remove, chain)
+            except Conflict:
+                continue
+            except WharfieError as error:
+                _LOG.error("layer %s is unused and could not be removed: %s", chain, error.message)
+
+    async def remove_blobs(self, blobs: Sequence[str]) -> None:
+        for blob in blobs:
+            await self.run(self.content.remove, blob)

@@ -1,0 +1,237 @@
+"""The front of this package: what the API and the other parts of the engine do with images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from wharfie.engine.events import Events
+from wharfie.engine.filters import Filters
+from wharfie.engine.images import listing, platforms, reference
+from wharfie.engine.images.assemble import Assembler
+from wharfie.engine.images.catalog import Catalog, blobs_of
+from wharfie.engine.images.download import Downloader, Source
+from wharfie.engine.images.progress import Progress
+from wharfie.engine.images.pull import Puller
+from wharfie.engine.images.reference import Name
+from wharfie.engine.images.removal import Remover, Said
+from wharfie.engine.model.container import Container
+from wharfie.engine.model.image import HistoryItem, Image
+from wharfie.plugins.drivers import Drivers
+from wharfie.plugins.supervisor import Supervised
+from wharfie.spi.errors import InvalidArgument, Unavailable, WharfieError
+from wharfie.spi.registry import Credentials, LoginResult, RegistryDriver
+from wharfie.spi.storage import StorageDriver
+from wharfie.store.content import ContentStore
+from wharfie.store.metadata import Metadata
+
+_LOG = logging.getLogger(__name__)
+_SPARE_THREADS = 8
+"""Beside those that downloads keep busy: unpacking, and short looks at the disk."""
+
+
+class Images:
+    """All images. Construct, `open`, use in the event loop's thread, `close`."""
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        content: ContentStore,
+        drivers: Drivers,
+        events: Events,
+        *,
+        storage_driver: str,
+        registry_drivers: Mapping[str, str],
+        default_registry: str,
+        max_concurrent_downloads: int,
+        max_download_attempts: int,
+        containers_using: Callable[[str], Sequence[Container]],
+    ) -> None:
+        """`registry_drivers`: driver's name by host[:port]; `default_registry` for all others."""
+        self._content = content
+        self._drivers = drivers
+        self._events = events
+        self._storage_driver = storage_driver
+        self._registry_drivers = registry_drivers
+        self._default_registry = default_registry
+        self._catalog = Catalog(metadata)
+        self._containers_using = containers_using
+        self._executor = ThreadPoolExecutor(max_concurrent_downloads + _SPARE_THREADS, thread_name_prefix="images")
+        self._assembler = Assembler(self._catalog, content, drivers, self._executor, storage_driver=storage_driver)
+        downloader = Downloader(
+            content, self._executor, concurrent=max_concurrent_downloads, attempts=max_download_attempts
+        )
+        self._puller = Puller(self._assembler, downloader)
+        self._remover = Remover(self._assembler, containers_using, self._tell)
+
+    async def open(self) -> None:
+        """Load the records and bring the store in line with them: unneeded blobs go, damaged images are put aside.
+
+        An image whose layers the storage driver lost cannot be used; it is left out with a message in the log, and
+        pulling or loading it again brings it back.
+        """
+        await self._assembler.run(self._content.open)
+        self._catalog.load()
+        await self._put_aside_damaged()
+        for image in [image for image in self._catalog.withdrawn.values() if not self._containers_using(image.id)]:
+            await self._catalog.remove(image, withdraw=False)
+        wanted = self._catalog.wanted_blobs()
+        await self._assembler.remove_blobs(sorted(await self._assembler.run(self._content.digests) - wanted))
+        await self._assembler.write_index()
+
+    async def _put_aside_damaged(self) -> None:
+        if not self._catalog.images:
+            return
+        try:
+            storage = await self._drivers.get(StorageDriver, self._storage_driver)
+            there = {layer.name for layer in await storage.call(StorageDriver.layers)}
+        except WharfieError as error:
+            _LOG.error("the layers of images could not be checked: %s", error.message)
+            return
+        for image in list(self._catalog.images.values()):
+            lost = [chain for chain in image.chain_ids if chain not in there]
+            gone = [blob for blob in blobs_of(image) if await self._assembler.run(self._content.size, blob) is None]
+            if lost or gone:
+                _LOG.error(
+                    "image %s (%s) is damaged and left out: missing are %s. Pull or load it again",
+                    image.id,
+                    ", ".join(image.repo_tags) or "no name",
+                    ", ".join([*lost, *gone]),
+                )
+                self._catalog.hide(image.id)
+
+    async def close(self) -> None:
+        """End the threads. Nothing may be under way."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    # Reading
+
+    def get(self, ref: str) -> Image:
+        """By name, id or prefix of an id. Errors: NotFound ("No such image: REF"), InvalidArgument (not a name)."""
+        return self._catalog.find(ref)
+
+    def list(self, *, all: bool, filters: Filters) -> list[Image]:
+        """The newest first; `all`: intermediate ones too. With a `reference` filter an image shows only the names that
+        match. Errors: InvalidArgument (a filter), NotFound (`before`, `since`)."""
+        return listing.select(self._catalog, everything=all, filters=filters)
+
+    def history(self, ref: str) -> Sequence[HistoryItem]:
+        """How it was made, the newest step first. Errors: NotFound."""
+        return listing.history(self._catalog, self._catalog.find(ref))
+
+    def wanted_layers(self) -> frozenset[str]:
+        """For `StorageDriver.reconcile`: every layer that images need, also removed ones that containers stand on."""
+        return self._catalog.wanted_layers()
+
+    def shared_size(self, image: Image) -> int:
+        """Bytes of the image's layers that other images have too."""
+        others = {chain for other in self._catalog.images.values() if other.id != image.id for chain in other.chain_ids}
+        return sum(layer.size for layer in image.stack if layer.chain_id in others)
+
+    def layers_size(self) -> int:
+        """Bytes of all layers, each counted once (`docker system df`)."""
+        sizes = {layer.chain_id: layer.size for image in self._catalog.images.values() for layer in image.stack}
+        return sum(sizes.values())
+
+    # Registries
+
+    async def pull(self, name: str, tag: str, *, platform: str, auth: Credentials | None, progress: Progress) -> None:
+        """`docker pull`. Without tag and digest: all tags of the repository. `progress` is called in the event loop.
+
+        An error before the first call of `progress` is an answer of its own; later ones belong into the stream.
+        Errors: InvalidArgument, NotFound, Unauthorized, Forbidden, WharfieError (the registry cannot be reached).
+        """
+        wanted = reference.parse_pair(name, tag)
+        here = platforms.parse(platform)
+        driver = await self._registry(wanted.domain)
+        try:
+            names = [wanted]
+            if wanted.name_only:
+                found = await driver.call(RegistryDriver.tags, wanted.on_server(), auth)
+                names = [wanted.with_tag(text) for text in found]
+            for each in names:
+                image = await self._puller.pull(Source(driver, each.on_server(), auth), each, here, progress)
+                self._emit("pull", each.familiar, image, each.familiar_repository)
+                self._warn_of_platform(each, image, platform, progress)
+        except Unavailable as error:
+            raise _as_docker_says(error) from error
+
+    def _warn_of_platform(self, name: Name, image: Image, wanted: str, progress: Progress) -> None:
+        own = platforms.parse("/".join(part for part in (image.os, image.architecture, image.variant) if part))
+        if wanted and own not in platforms.parse(wanted).accepts():
+            text = f"its platform ({own}) does not match the specified platform ({platforms.parse(wanted)})"
+            progress({"status": f"WARNING: image with reference {name.familiar} was found but {text}"})
+
+    async def login(self, auth: Mapping[str, Any]) -> LoginResult:
+        """`POST /auth`. Errors: Unauthorized, WharfieError (the registry cannot be reached)."""
+        server = _server(str(auth.get("serveraddress") or ""))
+        driver = await self._registry(server)
+        credentials = Credentials(
+            username=str(auth.get("username") or ""),
+            password=str(auth.get("password") or ""),
+            identity_token=str(auth.get("identitytoken") or ""),
+        )
+        try:
+            return await driver.call(RegistryDriver.login, server, credentials)
+        except Unavailable as error:
+            raise _as_docker_says(error) from error
+
+    async def _registry(self, domain: str) -> Supervised[RegistryDriver]:
+        return await self._drivers.get(RegistryDriver, self._registry_drivers.get(domain, self._default_registry))
+
+    # Names and removal
+
+    async def tag(self, ref: str, repository: str, tag: str) -> None:
+        """Give an image one more name, taking it from another image if need be. Errors: NotFound, InvalidArgument."""
+        image = self._catalog.find(ref)
+        name = _taggable(repository, tag)
+        async with self._catalog.lock:
+            image = self._catalog.find(image.id)
+            await self._catalog.add(image, [name])
+        await self._assembler.write_index()
+        self._emit("tag", image.id, image, name.familiar)
+
+    async def remove(self, ref: str, *, force: bool, prune: bool) -> Said:
+        """`docker rmi`: [{"Untagged": name}, {"Deleted": id}, …]. Errors: NotFound, Conflict with Docker's words."""
+        return await self._remover.remove(ref, force=force, prune=prune)
+
+    async def prune(self, filters: Filters) -> tuple[Said, int]:
+        """`docker image prune`: what went, and the bytes set free. Errors: InvalidArgument (a filter)."""
+        removed, space = await self._remover.prune(filters)
+        self._events.emit("image", "prune", "", {"reclaimed": str(space)})
+        return removed, space
+
+    async def release(self, image_id: str) -> None:
+        """Call it when a container is gone: layers of an image that was removed before its containers go with the last."""
+        await self._remover.release(image_id)
+
+    # Events
+
+    def _tell(self, action: str, image: Image) -> None:
+        self._emit(action, image.id, image, image.id)
+
+    def _emit(self, action: str, actor: str, image: Image, name: str) -> None:
+        self._events.emit("image", action, actor, {**image.config.labels, "name": name})
+
+
+def _taggable(repository: str, tag: str) -> Name:
+    """Errors: InvalidArgument."""
+    name = reference.parse_pair(repository, tag).with_default_tag()
+    if name.digest:
+        raise InvalidArgument("refusing to create a tag with a digest reference")
+    return name
+
+
+def _server(address: str) -> str:
+    """host[:port] of what the CLI calls the server's address: "https://index.docker.io/v1/", "registry:5000"."""
+    bare = address.removeprefix("https://").removeprefix("http://").partition("/")[0]
+    if bare in ("", reference.DEFAULT_DOMAIN, "index.docker.io"):
+        return reference.DEFAULT_SERVER
+    return bare
+
+
+def _as_docker_says(error: Unavailable) -> WharfieError:
+    """A registry that cannot be reached is a plain failure (500) with its own words, as dockerd answers."""
+    return WharfieError(error.details.get("text", error.message), details=error.details)

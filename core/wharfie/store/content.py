@@ -1,0 +1,266 @@
+"""Blobs by digest: manifests, configurations and layers as they came, in an OCI image layout that other tools can read.
+
+    content/
+      oci-layout, index.json    (image-spec, image-layout.md)
+      blobs/sha256/HEX          whole and verified; named only after it and its folder are on the disk
+      ingest/HEX                a download under way, continued after a crash
+      ingest/spool-…            a body of unknown digest under way; removed at the next start
+
+All methods block on the disk and belong into a worker thread, except where they say otherwise. Errors: OutOfSpace and
+what else `from_os_error` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wharfie.spi.errors import DataLoss, InvalidArgument, from_os_error
+
+LEFTOVER_BYTES = 1 << 30
+LEFTOVER_SECONDS = 7 * 86400
+"""How much of unfinished downloads is kept over a start, and for how long."""
+
+_CHUNK = 1 << 20
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+class Ingest:
+    """A blob on its way in. `write` in order, then `commit`; `discard` or `close` whatever happens."""
+
+    def __init__(self, store: ContentStore, path: Path, digest: str, size: int) -> None:
+        self._store = store
+        self._path = path
+        self._digest = digest
+        self._size = size
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with _disk():
+            self.descriptor = os.open(path, flags, 0o600)
+        self._hash = hashlib.sha256()
+        self.offset = 0
+        self._resume()
+
+    def _resume(self) -> None:
+        buffer = memoryview(bytearray(_CHUNK))
+        while count := os.readv(self.descriptor, [buffer]):
+            self._hash.update(buffer[:count])
+            self.offset += count
+        if self.offset > self._size:
+            self.restart()
+
+    def restart(self) -> None:
+        """Forget what is there: it was wrong."""
+        with _disk():
+            os.ftruncate(self.descriptor, 0)
+            os.lseek(self.descriptor, 0, os.SEEK_SET)
+        self._hash = hashlib.sha256()
+        self.offset = 0
+
+    def write(self, data: memoryview | bytes) -> None:
+        """Append. Errors: InvalidArgument when it would be longer than announced."""
+        if self.offset + len(data) > self._size:
+            raise InvalidArgument(f"blob {self._digest} is longer than the {self._size} bytes that its descriptor says")
+        view = memoryview(data)
+        self._hash.update(view)
+        with _disk():
+            while view:
+                count = os.write(self.descriptor, view)
+                self.offset += count
+                view = view[count:]
+
+    def commit(self) -> None:
+        """Give the blob its name if it is what was announced. Errors: InvalidArgument."""
+        if self.offset != self._size:
+            raise InvalidArgument(f"blob {self._digest} has {self.offset} bytes, but its descriptor says {self._size}")
+        if "sha256:" + self._hash.hexdigest() != self._digest:
+            raise InvalidArgument(f"filesystem layer verification failed for digest {self._digest}")
+        self._store.settle(self.descriptor, self._path, self._digest)
+        self.close()
+
+    def close(self) -> None:
+        """Keep what is there for the next attempt. May be repeated."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def discard(self) -> None:
+        """Remove what is there, unless it was committed. May be repeated."""
+        if self.descriptor >= 0:
+            self._path.unlink(missing_ok=True)
+        self.close()
+
+
+class Spool:
+    """A body of unknown digest. Write to `descriptor`, then `commit`; `discard` whatever happens."""
+
+    def __init__(self, store: ContentStore, path: Path) -> None:
+        self._store = store
+        self._path = path
+        with _disk():
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self.descriptor).st_size
+
+    def read(self, limit: int) -> bytes:
+        """The body whole. Errors: InvalidArgument when it is longer than `limit`."""
+        size = self.size
+        if size > limit:
+            raise InvalidArgument(f"a document of {size} bytes; the limit is {limit}")
+        return os.pread(self.descriptor, size, 0)
+
+    def digest(self) -> str:
+        """Of what was written."""
+        hasher = hashlib.sha256()
+        buffer = memoryview(bytearray(_CHUNK))
+        offset = 0
+        while count := os.preadv(self.descriptor, [buffer], offset):
+            hasher.update(buffer[:count])
+            offset += count
+        return "sha256:" + hasher.hexdigest()
+
+    def commit(self, digest: str) -> None:
+        """Name the blob. `digest` is what `digest()` said; nothing may have been written since."""
+        self._store.settle(self.descriptor, self._path, digest)
+        os.close(self.descriptor)
+        self.descriptor = -1
+
+    def discard(self) -> None:
+        """Remove it, unless it was committed. May be repeated."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+            self._path.unlink(missing_ok=True)
+
+
+class ContentStore:
+    """The store. One daemon uses a folder at a time; whoever calls sees to it that one blob has one writer."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._blobs = root / "blobs" / "sha256"
+        self._ingest = root / "ingest"
+
+    def open(self) -> None:
+        """Make the folders, and bound what a killed predecessor left unfinished."""
+        with _disk():
+            for folder in (self._blobs, self._ingest):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.root.chmod(0o700)
+            layout = self.root / "oci-layout"
+            if not layout.exists():
+                layout.write_bytes(_LAYOUT)
+            self._bound_leftovers()
+
+    def _bound_leftovers(self) -> None:
+        found = sorted(self._ingest.iterdir(), key=lambda path: -path.stat().st_mtime)
+        total = 0
+        for path in found:
+            facts = path.stat()
+            total += facts.st_size
+            old = time.time() - facts.st_mtime > LEFTOVER_SECONDS
+            if old or total > LEFTOVER_BYTES or path.name.startswith("spool-"):
+                path.unlink()
+
+    def path(self, digest: str) -> Path:
+        """Where the blob is, or would be. Does not block."""
+        return self._blobs / _hex(digest)
+
+    def size(self, digest: str) -> int | None:
+        """Bytes of the blob; None when it is not here."""
+        try:
+            return os.stat(self.path(digest)).st_size
+        except FileNotFoundError:
+            return None
+
+    def digests(self) -> set[str]:
+        """Every blob."""
+        return {f"sha256:{path.name}" for path in self._blobs.iterdir()}
+
+    def read(self, digest: str, limit: int) -> bytes:
+        """A small blob, verified. Errors: DataLoss (missing, damaged, longer than `limit`)."""
+        try:
+            with open(self.path(digest), "rb") as file:
+                data = file.read(limit + 1)
+        except OSError as error:
+            raise DataLoss(f"blob {digest} cannot be read: {error}. Pull or load its image again") from error
+        if len(data) > limit or "sha256:" + hashlib.sha256(data).hexdigest() != digest:
+            raise DataLoss(f"blob {digest} in {self._blobs} is damaged: pull or load its image again")
+        return data
+
+    def put(self, data: bytes) -> str:
+        """Keep a small document; gives its digest. May be repeated."""
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        if self.size(digest) != len(data):
+            ingest = Ingest(self, self._ingest / f"spool-{secrets.token_hex(8)}", digest, len(data))
+            try:
+                ingest.write(data)
+                ingest.commit()
+            finally:
+                ingest.discard()
+        return digest
+
+    def ingest(self, digest: str, size: int) -> Ingest:
+        """Begin, or go on with, a blob that was announced."""
+        return Ingest(self, self._ingest / _hex(digest), digest, size)
+
+    def spool(self) -> Spool:
+        """Begin a body of unknown digest."""
+        return Spool(self, self._ingest / f"spool-{secrets.token_hex(8)}")
+
+    def settle(self, descriptor: int, path: Path, digest: str) -> None:
+        """Make a written file durable, then give it its name, then make the name durable."""
+        with _disk():
+            os.fchmod(descriptor, 0o644)
+            os.fsync(descriptor)
+            path.replace(self.path(digest))
+            _sync_folder(self._blobs)
+
+    def remove(self, digest: str) -> None:
+        """Succeeds when it is not there."""
+        with _disk():
+            self.path(digest).unlink(missing_ok=True)
+
+    def write_index(self, manifests: list[dict[str, Any]]) -> None:
+        """List the images for other tools. Not made durable: it is written anew at each start."""
+        document = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": manifests,
+        }
+        draft = self._ingest / f"spool-{secrets.token_hex(8)}"
+        with _disk():
+            draft.write_text(json.dumps(document, separators=(",", ":")))
+            draft.replace(self.root / "index.json")
+
+
+def _hex(digest: str) -> str:
+    """The file name; refuses whatever else a "digest" might hold."""
+    value = digest.removeprefix("sha256:")
+    if len(value) != 64 or value.strip("0123456789abcdef"):
+        raise InvalidArgument(f"{digest!r} is not a sha256 digest")
+    return value
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error) from error

@@ -1,0 +1,105 @@
+"""How a server may be reached: over TLS, or plainly where that is allowed; with which certificates and mirrors."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from wharfie_registry_oci.settings import Settings
+
+HUB = "registry-1.docker.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`url`: scheme and host. `trusted`: gets the user's credentials (a mirror does not)."""
+
+    url: str
+    trusted: bool = True
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).netloc
+
+
+class Endpoints:
+    """The rules of settings and of Docker for servers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._networks = [network for text in settings.insecure_registries if (network := _network(text)) is not None]
+        self._names = {text.lower() for text in settings.insecure_registries if _network(text) is None}
+        self._plain: dict[str, bool] = {}  # what an insecure server turned out to speak
+
+    def of(self, server: str) -> Sequence[Endpoint]:
+        """In the order in which they are tried."""
+        mirrors = [Endpoint(url.rstrip("/"), trusted=False) for url in self._settings.registry_mirrors if server == HUB]
+        if not self.insecure(server):
+            return [*mirrors, Endpoint(f"https://{server}")]
+        plain = self._plain.get(server)
+        schemes = ["https", "http"] if plain is None else ["http"] if plain else ["https"]
+        return [*mirrors, *(Endpoint(f"{scheme}://{server}") for scheme in schemes)]
+
+    def answered(self, endpoint: Endpoint) -> None:
+        """Remember which scheme an insecure server speaks."""
+        if endpoint.trusted:
+            self._plain[endpoint.host] = endpoint.url.startswith("http:")
+
+    def forget(self, server: str) -> None:
+        """It does not answer that way any more."""
+        self._plain.pop(server, None)
+
+    def insecure(self, host: str) -> bool:
+        """Whether plain HTTP and unknown certificates are accepted: on loopback, and where the settings say so."""
+        name = _name(host)
+        if name == "localhost" or host.lower() in self._names or name in self._names:
+            return True
+        try:
+            address = ip_address(name)
+        except ValueError:
+            return False
+        return address.is_loopback or any(address in network for network in self._networks)
+
+    def allows(self, url: str) -> bool:
+        """Whether a redirect or a token server may lead there."""
+        parts = urlsplit(url)
+        if parts.scheme == "https":
+            return bool(parts.hostname)
+        return parts.scheme == "http" and bool(parts.hostname) and self.insecure(parts.netloc)
+
+    def tls(self, host: str) -> ssl.SSLContext:
+        """Errors: OSError, ssl.SSLError (a file of the server's folder is no certificate)."""
+        context = ssl.create_default_context()
+        if self.insecure(host):
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        for path in _files(self._settings.certificates / host, ".crt"):
+            context.load_verify_locations(cafile=path)
+            context.check_hostname = True
+            context.verify_mode = ssl.CERT_REQUIRED
+        for path in _files(self._settings.certificates / host, ".cert"):
+            context.load_cert_chain(path, path.with_suffix(".key"))
+        return context
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix == suffix) if folder.is_dir() else []
+
+
+def _name(host: str) -> str:
+    """Without the port and the brackets of an IPv6 address."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _network(text: str) -> IPv4Network | IPv6Network | None:
+    try:
+        return ip_network(text, strict=False) if "/" in text else None
+    except ValueError:
+        return None
