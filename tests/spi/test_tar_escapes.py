@@ -100,7 +100,7 @@ def test_a_folder_that_becomes_a_link(root: int, inside: Path, canary: Path, as_
 @pytest.mark.parametrize("mode", MODES)
 def test_files_do_not_follow_a_link_of_their_name(root: int, inside: Path, canary: Path, as_fd, tar, mode) -> None:
     info = tarfile.TarInfo("x")
-    info.mode, info.uid, info.mtime = 0o777, 4711, 5
+    info.mode, info.uid, info.mtime, info.devminor = 0o777, 4711, 5, 3
     info.pax_headers = {"SCHILY.xattr.user.hit": "1"}
     for kind in (tarfile.REGTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE):
         info.type, info.linkname = kind, "elsewhere" if kind == tarfile.SYMTYPE else ""

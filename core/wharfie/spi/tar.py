@@ -59,15 +59,17 @@ class Whiteouts(enum.Enum):
 class Unpacked:
     """What `unpack` did. `size`: bytes of all regular files, each counted once. Paths are relative, without `./`.
 
-    With Whiteouts.OVERLAY the folder holds one layer alone, so two things are left to whoever has the layers below:
+    With Whiteouts.OVERLAY the folder holds one layer alone, so some things are left to whoever has the layers below:
     `implied`, folders that no entry described (b"" is the root), parents first, made as root's with mode 0755, which should
-    look as they do below; and `borrowed`, hard links (path, target) to files that are not in this layer.
+    look as they do below; `borrowed`, hard links (path, target) to files that are not in this layer; and `hidden`, the
+    whiteouts: overlayfs lists them in a folder that no layer below has, so there they should go.
     """
 
     size: int
     entries: int
     implied: tuple[bytes, ...]
     borrowed: tuple[tuple[bytes, bytes], ...]
+    hidden: tuple[bytes, ...]
 
 
 def unpack(source: int, root: int, whiteouts: Whiteouts) -> Unpacked:
@@ -150,6 +152,7 @@ class _Unpacker:
         self._times = tempfile.SpooledTemporaryFile(max_size=_TIMES_IN_MEMORY)  # noqa: SIM115  # closed by close()
         self._implied: dict[bytes, None] = {b"": None} if whiteouts is Whiteouts.OVERLAY else {}
         self._borrowed: list[tuple[bytes, bytes]] = []
+        self._hidden: list[bytes] = []
         self._own: set[bytes] = set()  # with REMOVE: what this archive brought, and the folders above
         self._remembered = 0
         self._size = self._entries = 0
@@ -170,6 +173,8 @@ class _Unpacker:
             raise InvalidArgument(f"the entry {show(entry.path)} would replace the root of the layer")
         elif entry.kind == tarformat.HARD_LINK:
             self._make_link(entry, path, parent, name)
+        elif entry.kind == tarformat.CHARACTER and entry.device == (0, 0) and self._whiteouts is Whiteouts.OVERLAY:
+            self._hide(parent, name)  # overlayfs would take it for one anyway
         else:
             try:
                 nodes.place(self._folder(parent), name, entry, lambda file: self._write(entry, file))
@@ -198,6 +203,7 @@ class _Unpacker:
             entries=self._entries,
             implied=tuple(self._implied),
             borrowed=tuple(self._borrowed),
+            hidden=tuple(self._hidden),
         )
 
     def _write(self, entry: Entry, file: int) -> None:
@@ -255,8 +261,7 @@ class _Unpacker:
     def _borrow(self, entry: Entry, path: bytes, target: bytes) -> None:
         if self._whiteouts is not Whiteouts.OVERLAY or not target:
             raise InvalidArgument(f"the entry {show(entry.path)} is a hard link to {show(entry.link)}, which is not there")
-        self._remember(path, target)
-        self._borrowed.append((path, target))
+        self._borrowed.append((self._remember(path), self._remember(target)))
 
     # Folders on the way.
 
@@ -326,27 +331,28 @@ class _Unpacker:
             if hides:
                 os.setxattr(below, OPAQUE_XATTR, b"y")
             elif self._whiteouts is Whiteouts.OVERLAY:
-                self._note_implied(below)
+                place = self._true_place(below)
+                if place is not None:
+                    self._implied[self._remember(place)] = None
         except BaseException:
             os.close(below)
             raise
         return below
 
-    def _note_implied(self, folder: int) -> None:
-        """By its true place: the path that led here may have gone through links."""
+    def _true_place(self, folder: int) -> bytes | None:
+        """The path of a folder without the links that led here; None when nothing could find it that deep."""
         try:
-            path = _place_of(folder).removeprefix(_place_of(self._root)).lstrip(b"/")
+            return _place_of(folder).removeprefix(_place_of(self._root)).lstrip(b"/")
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
-                return  # nothing finds it that deep; it stays as it is
+                return None
             raise
-        self._remember(path)
-        self._implied[path] = None
 
-    def _remember(self, *paths: bytes) -> None:
-        self._remembered += sum(map(len, paths)) + 100  # what Python adds to each
+    def _remember(self, path: bytes) -> bytes:
+        self._remembered += len(path) + 100  # what Python adds to each
         if self._remembered > _REMEMBERED_LIMIT:
-            raise InvalidArgument("the archive has too many folders without an entry, or links to other layers")
+            raise InvalidArgument("the archive has too many folders without an entry, whiteouts, or links to other layers")
+        return path
 
     def _forget_folders(self) -> None:
         while self._folders:
@@ -391,6 +397,9 @@ class _Unpacker:
         folder = self._folder(parent)
         try:
             os.mknod(name, stat.S_IFCHR, 0, dir_fd=folder)
+            place = self._true_place(folder)
+            if place is not None:
+                self._hidden.append(self._remember(place + b"/" + name if place else name))
         except FileExistsError:
             # This layer has the name too: that stays, and of a folder only the lower part goes.
             if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):

@@ -198,7 +198,7 @@ class OverlayDriver(StorageDriver):
 
     def _settle_on(self, files: Path, pending: Pending, chain: Sequence[Record]) -> None:
         with self._open(files, *map(self._files, self._visible(chain))) as (root, *below):
-            settle(root, pending, Tree(*below, overlay=True) if below else None)
+            settle(root, pending, below)
 
     @staticmethod
     def _visible(chain: Sequence[Record]) -> list[Record]:

@@ -5,13 +5,16 @@ the layer's own folder, which overlayfs puts on top of the others, such a folder
 below, and such a link cannot be made. So both are noted while the layer is unpacked, maybe before its parents, and
 settled before its first use: the folder gets the looks that it has below, the linked file is copied up. (Docker leaves
 such folders as root's with mode 0755, and refuses such links.)
+
+Nor does overlayfs look for whiteouts in a folder that only one layer has: it would list them. Those, which hide nothing,
+are removed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +22,8 @@ from pathlib import Path
 from wharfie.spi import nodes, tarformat
 from wharfie.spi.errors import InvalidArgument
 from wharfie.spi.inroot import FOLDER, open_in_root
-from wharfie.spi.tar import Unpacked, show
-from wharfie.spi.tree import Node, Tree
+from wharfie.spi.tar import Unpacked, is_whiteout, show
+from wharfie.spi.tree import Node, Place, Tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +32,11 @@ class Pending:
 
     implied: tuple[bytes, ...] = ()
     borrowed: tuple[tuple[bytes, bytes], ...] = ()
+    hidden: tuple[bytes, ...] = ()
 
     @classmethod
     def of(cls, unpacked: Unpacked) -> Pending:
-        return cls(implied=unpacked.implied, borrowed=unpacked.borrowed)
+        return cls(implied=unpacked.implied, borrowed=unpacked.borrowed, hidden=unpacked.hidden)
 
     @classmethod
     def read(cls, file: Path) -> Pending | None:
@@ -44,77 +48,111 @@ class Pending:
         return cls(
             implied=tuple(map(os.fsencode, stored["implied"])),
             borrowed=tuple((os.fsencode(path), os.fsencode(target)) for path, target in stored["borrowed"]),
+            hidden=tuple(map(os.fsencode, stored["hidden"])),
         )
 
     def write(self, file: Path) -> None:
         stored = {
             "implied": [os.fsdecode(path) for path in self.implied],
             "borrowed": [[os.fsdecode(path), os.fsdecode(target)] for path, target in self.borrowed],
+            "hidden": [os.fsdecode(path) for path in self.hidden],
         }
         file.write_text(json.dumps(stored))
 
 
-def settle(root: int, pending: Pending, below: Tree | None) -> None:
-    """Finish the layer in the folder `root` with what the tree `below` has (None: there is nothing). May be repeated.
+def settle(root: int, pending: Pending, layers_below: Sequence[int]) -> None:
+    """Finish the layer in the folder `root` with what the layers below have, uppermost first. May be repeated.
 
     Errors: InvalidArgument (a hard link to nothing), OSError.
     """
+    layer = _Layer(root, layers_below)
     for path in pending.implied:
-        node = below.find(path) if below is not None else None
-        if node is not None and node.is_folder:
-            _dress(root, path, node)
+        layer.dress(path)
     for path, target in pending.borrowed:
-        node = below.find(target) if below is not None else None
-        if node is None or node.is_folder:
-            raise InvalidArgument(f"the entry {show(path)} is a hard link to {show(target)}, which no layer has")
-        _link(root, path, target, node, below)
+        layer.link(path, target)
+    for path in pending.hidden:
+        layer.drop_if_needless(path)
 
 
-def _dress(root: int, path: bytes, node: Node) -> None:
-    entry = node.entry()
-    try:
-        folder = open_in_root(root, path, FOLDER | os.O_NOFOLLOW)
-    except (FileNotFoundError, NotADirectoryError):
-        return  # a later entry of the layer replaced it
-    try:
-        if entry is not None:
+class _Layer:
+    """A layer's folder on top of the layers below."""
+
+    def __init__(self, root: int, layers_below: Sequence[int]) -> None:
+        self._root = root
+        self._tree = Tree(root, *layers_below, overlay=True)
+
+    def dress(self, path: bytes) -> None:
+        """Let a folder look as it does below."""
+        node = self._beneath(path)
+        entry = node.entry() if node is not None and node.is_folder else None
+        if entry is None:
+            return
+        try:
+            folder = open_in_root(self._root, path, FOLDER | os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):
+            return  # a later entry of the layer replaced it
+        try:
             nodes.dress(folder, entry)
-    finally:
-        os.close(folder)
-
-
-def _link(root: int, path: bytes, target: bytes, node: Node, below: Tree | None) -> None:
-    with _parent(root, target, below) as (source, source_name), _parent(root, path, below) as (folder, name):
-        if not _exists(source, source_name):
-            _copy(source, source_name, node)
-        if not _exists(folder, name):  # else a later entry took the name
-            os.link(source_name, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
-
-
-@contextmanager
-def _parent(root: int, path: bytes, below: Tree | None) -> Iterator[tuple[int, bytes]]:
-    """The folder that `path` is in, made like the one below when missing, and the last name. Its times stay."""
-    *parents, name = path.split(b"/")
-    folder = os.open(b".", FOLDER, dir_fd=root)
-    try:
-        so_far = b""
-        for part in parents:
-            so_far = so_far + b"/" + part if so_far else part
-            try:
-                os.mkdir(part, 0o755, dir_fd=folder)
-                node = below.find(so_far) if below is not None else None
-                if node is not None and node.is_folder:
-                    _dress(root, so_far, node)
-            except FileExistsError:
-                pass
-            inner = open_in_root(root, so_far, FOLDER)
+        finally:
             os.close(folder)
-            folder = inner
-        times = os.fstat(folder)
-        yield folder, name
-        os.utime(folder, ns=(times.st_atime_ns, times.st_mtime_ns))
-    finally:
-        os.close(folder)
+
+    def link(self, path: bytes, target: bytes) -> None:
+        """Make the hard link `path`, its target copied up when it is not here yet."""
+        with self._parent(target) as (source, source_name), self._parent(path) as (folder, name):
+            if not _exists(source, source_name):
+                node = self._beneath(target)
+                if node is None or node.is_folder:
+                    raise InvalidArgument(f"the entry {show(path)} is a hard link to {show(target)}, which no layer has")
+                _copy(source, source_name, node)
+            if not _exists(folder, name):  # else a later entry took the name
+                os.link(source_name, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+
+    def drop_if_needless(self, path: bytes) -> None:
+        """Remove a whiteout from a folder that only this layer has."""
+        parent, _, name = path.rpartition(b"/")
+        if self._place(parent).roots != (self._root,):
+            return
+        with self._parent(path) as (folder, _):
+            if _exists(folder, name) and is_whiteout(os.stat(name, dir_fd=folder, follow_symlinks=False)):
+                os.unlink(name, dir_fd=folder)
+
+    def _place(self, path: bytes) -> Place:
+        """Where the content of a folder lies, as overlayfs would look for it."""
+        place = self._tree.top
+        for name in path.split(b"/") if path else ():
+            place = self._tree.enter(place, name)
+        return place
+
+    def _beneath(self, path: bytes) -> Node | None:
+        """What would be visible at `path` if this layer did not have it."""
+        if not path:
+            roots = self._tree.top.roots[1:2]
+            return Node(root=roots[0], path=b"", facts=os.fstat(roots[0])) if roots else None
+        parent, _, name = path.rpartition(b"/")
+        place = self._place(parent)
+        below = tuple(root for root in place.roots if root != self._root)
+        return self._tree.child(Place(place.path, below), name)
+
+    @contextmanager
+    def _parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
+        """The folder that `path` is in, made like the one below when missing, and the last name. Its times stay."""
+        *parents, name = path.split(b"/")
+        folder = os.open(b".", FOLDER, dir_fd=self._root)
+        try:
+            so_far = b""
+            for part in parents:
+                so_far = so_far + b"/" + part if so_far else part
+                if not _exists(folder, part):
+                    os.mkdir(part, 0o755, dir_fd=folder)
+                    self.dress(so_far)
+                inner = open_in_root(self._root, so_far, FOLDER)
+                os.close(folder)
+                folder = inner
+            times = os.fstat(folder)
+            yield folder, name
+            os.utime(folder, ns=(times.st_atime_ns, times.st_mtime_ns))
+        finally:
+            os.close(folder)
 
 
 def _exists(folder: int, name: bytes) -> bool:
