@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -57,10 +58,12 @@ class Execs:
             raise Conflict(f"exec {exec_id} is running already")
         try:
             process = _with_user(found.process, found.user, container_pid, default)
-            found.pid = engine.exec(process, found.session.open())
+            found.pid = engine.exec({**process, "terminal": found.session.terminal}, found.session.open())
             found.session.begin()
         except BaseException:
             del self._execs[exec_id]
+            if found.pid:
+                os.kill(found.pid, signal.SIGKILL)
             self._leaving.append(found.session)
             found.session.abandon()
             self._forget_idle()
@@ -70,11 +73,11 @@ class Execs:
     def session(self, exec_id: str) -> Session:
         return self._get(exec_id).session
 
-    def signal(self, exec_id: str, signal: int) -> None:
+    def signal(self, exec_id: str, number: int) -> None:
         found = self._get(exec_id)
         if not found.pid:
             raise Conflict(f"exec {exec_id} is not running")
-        os.kill(found.pid, signal)
+        os.kill(found.pid, number)
 
     def ended(self, pid: int, code: int) -> bool:
         """A child has ended; whether it was an exec's."""

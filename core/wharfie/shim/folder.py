@@ -6,6 +6,7 @@ Nothing in it is synced to the disk: it does not outlive a reboot, and neither d
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,15 @@ ROOT = "rootfs"
 
 def write(path: Path, content: Any) -> None:
     """Replace a file as a whole."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(content, default=str))
-    new.rename(path)
+    name = str(path)
+    file = os.open(name + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        rest = json.dumps(content, default=str).encode()
+        while rest:
+            rest = rest[os.write(file, rest) :]
+    finally:
+        os.close(file)
+    Path(name + ".new").rename(path)
 
 
 def read(path: Path) -> Any:

@@ -13,8 +13,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from wharfie.shim.protocol import Broken, Reader, error_from_message
 from wharfie.spi.errors import DriverError, Unavailable
 
+_IMPORT = 5.0
 _MFD_EXEC = 0x10  # Linux 6.3 and later want to be told; earlier ones refuse the flag
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _BOOT = """
@@ -72,28 +74,48 @@ class Zygote:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
+        self._loaded: set[str] = set()
 
     def submit(self, job: str, folder: Path, modules: Sequence[str], connection: socket.socket) -> None:
         """Have a shim forked that talks on `connection`, of which the caller closes its own copy.
 
         `modules`: what this one needs beyond the engine. Errors: Unavailable, DriverError.
         """
-        message = json.dumps(
-            {"job": job, "folder": str(folder), "modules": [(module, folder_of(module)) for module in modules]}
-        ).encode()
+        message = b"F" + json.dumps({"job": job, "folder": str(folder)}).encode()
         with self._lock:
             for _ in range(2):
-                channel = self._channel or self._start()
                 try:
-                    socket.send_fds(channel, [message], [connection.fileno()], socket.MSG_NOSIGNAL)
-                except TimeoutError:
-                    break
-                except OSError:
+                    self._load(self._channel or self._start(), modules)
+                    socket.send_fds(self._channel or self._start(), [message], [connection.fileno()], socket.MSG_NOSIGNAL)
+                except OSError:  # it was killed, or is stuck: once more with a new one
                     self._end()
                 else:
                     return
-            self._end()
-        raise Unavailable("the zygote, which container processes are forked from, does not take work; see the daemon's log")
+        raise Unavailable(
+            "the zygote, which shims are forked from, ends or hangs at once; its own words are in the daemon's output"
+        )
+
+    def _load(self, channel: socket.socket, modules: Sequence[str]) -> None:
+        """Have modules imported for all shims to come. Errors: DriverError, OSError."""
+        missing = [module for module in modules if module not in self._loaded]
+        if not missing:
+            return
+        message = b"L" + json.dumps([(module, folder_of(module)) for module in missing]).encode()
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                socket.send_fds(channel, [message], [theirs.fileno()], socket.MSG_NOSIGNAL)
+            ours.settimeout(_IMPORT)
+            try:
+                ours.recv(1, socket.MSG_PEEK)
+                answers = Reader(ours).read()
+            except (TimeoutError, Broken):
+                self._end()  # it hangs in the import, or did not survive it; the next container gets a new one
+                raise DriverError(f"{', '.join(missing)}: cannot be imported by a shim's bare interpreter") from None
+        for answer, _ in answers:
+            if "error" in answer:
+                raise error_from_message(answer["error"])
+        self._loaded.update(missing)
 
     def end(self) -> None:
         """End the process; shims go on. May be repeated; `submit` starts another one."""
@@ -130,6 +152,7 @@ class Zygote:
             theirs.close()
             os.close(image)
         ours.settimeout(5)
+        self._loaded = set()
         self._channel = ours
         return ours
 

@@ -139,7 +139,7 @@ class Shim:
         target = self._folder / folder.ROOT
         with maker.mount_namespace():
             user = maker.prepare_root(self._request, target)
-            spec["process"] = users.apply(spec["process"], user)
+            spec["process"] = {**users.apply(spec["process"], user), "terminal": self._session.terminal}
             spec["root"] = {**(spec.get("root") or {}), "path": str(target)}
             self._spec = spec
             self._engine = engine = maker.make_engine(self._request, spec)

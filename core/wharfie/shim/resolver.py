@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import socket
 import struct
 from collections.abc import Callable
@@ -42,6 +41,7 @@ class Resolver:
         self._datagrams = datagrams
         self._listener = listener
         self._clients: set[_Client] = set()
+        self._turn = 0  # of several addresses another one is first each time
         loop.watch(datagrams.fileno(), READ, lambda events: self._read_datagrams())
         loop.watch(listener.fileno(), READ, lambda events: self._accept())
 
@@ -130,8 +130,9 @@ class Resolver:
             return None
         length = {dns_wire.A: 4, dns_wire.AAAA: 16}.get(query.type)
         records = [address for address in addresses if len(address) == length]
-        random.shuffle(records)
-        return records
+        self._turn += 1
+        start = self._turn % len(records) if records else 0
+        return records[start:] + records[:start]
 
     def _read_datagrams(self) -> None:
         for _ in range(_DATAGRAMS_A_TURN):

@@ -3,9 +3,10 @@
 It is a bare interpreter that has imported all that a shim needs and nothing else, so that a fork is a shim within about a
 millisecond, sharing nearly all of its memory. The daemon has threads and never forks itself. It ends when its socket does.
 
-A job is one datagram, JSON with one descriptor (the daemon's connection to the shim):
-    {"job": "serve", "folder": …, "modules": […]}     look after the container of that folder
-    {"job": "clean", "folder": …, "modules": […]}     its shim was killed: remove what the engine may have left
+A message is one datagram with one descriptor, the daemon's connection to the shim:
+    b"F" and JSON {"job": "serve", "folder": …}    fork a shim for the container of that folder
+    b"F" and JSON {"job": "clean", "folder": …}    its shim was killed: remove what the engine may have left
+    b"L" and JSON [[module, folder], …]            import these, found in those folders, for all shims to come
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from wharfie.shim.system import PR_SET_DUMPABLE, prctl, set_name
 from wharfie.spi.errors import DriverError
 
 _JOB_LIMIT = 64 * 1024
+_ONE_FD = socket.CMSG_SPACE(4)
+_FORK = ord("F")
 
 
 def main(channel_fd: int, modules: list[str]) -> None:
@@ -48,14 +51,24 @@ def main(channel_fd: int, modules: list[str]) -> None:
     channel = socket.socket(fileno=channel_fd)
     channel.set_inheritable(False)
     while True:
-        data, fds, _, _ = socket.recv_fds(channel, _JOB_LIMIT, 1, socket.MSG_CMSG_CLOEXEC)
+        # A page that is written to here is copied, and the copy that the last shim has becomes its own memory: this loop
+        # touches as little as it can, and what a job says is read by the child.
+        data, ancillary, _, _ = channel.recvmsg(_JOB_LIMIT, _ONE_FD, socket.MSG_CMSG_CLOEXEC)
         if not data:
             return
-        with socket.socket(fileno=fds[0]) as connection:
+        fd = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+        if data[0] == _FORK:
             try:
-                _accept(json.loads(data), channel, connection)
-            except Exception as error:  # noqa: BLE001  # the answer to whoever wanted the shim; the next job is another's
-                _refuse(connection, error)
+                pid = os.fork()
+            except OSError as error:
+                _refuse(fd, error)
+            else:
+                if pid == 0:
+                    channel.close()
+                    _become_shim(data, fd)
+        else:
+            _load_all(data, fd)
+        os.close(fd)
 
 
 def _close_all_but(wanted: int) -> None:
@@ -72,11 +85,14 @@ def _close_all_but(wanted: int) -> None:
     os.close(null)
 
 
-def _accept(job: dict[str, Any], channel: socket.socket, connection: socket.socket) -> None:
-    for module, folder in job["modules"]:
-        _load(module, (folder,))
-    if os.fork() == 0:
-        _become_shim(job, channel, connection)
+def _load_all(data: bytes, fd: int) -> None:
+    try:
+        for module, folder in json.loads(data[1:]):
+            _load(module, (folder,))
+    except Exception as error:  # noqa: BLE001  # the answer to whoever wanted the module; the next job is another's
+        _refuse(fd, error)
+    else:
+        _answer(fd, {"reply": 0, "result": None})
 
 
 def _load(module: str, folders: tuple[str, ...]) -> None:
@@ -93,35 +109,38 @@ def _load(module: str, folders: tuple[str, ...]) -> None:
     gc.freeze()
 
 
-def _become_shim(job: dict[str, Any], channel: socket.socket, connection: socket.socket) -> None:
+def _become_shim(data: bytes, fd: int) -> None:
     status = 1
     try:
-        channel.close()
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        folder = Path(job["folder"])
+        job = json.loads(data[1:])
         if job["job"] == "clean":
-            _clean(folder, connection)
+            _clean(job["folder"])
+            _answer(fd, {"reply": 0, "result": None})
         else:
-            process.Shim(folder).run(connection)
+            process.Shim(Path(job["folder"])).run(socket.socket(fileno=fd))
         status = 0
     except Exception as error:  # noqa: BLE001  # nothing may return into the zygote's loop
-        _refuse(connection, error)
+        _refuse(fd, error)
     finally:
         os._exit(status)
 
 
-def _clean(folder: Path, connection: socket.socket) -> None:
-    request = json.loads((folder / REQUEST).read_bytes())
+def _clean(folder: str) -> None:
+    request = json.loads((Path(folder) / REQUEST).read_bytes())
     maker.make_engine(request, maker.read_spec(request)).delete()
-    send(connection, {"reply": 0, "result": None})
 
 
-def _refuse(connection: socket.socket, error: Exception) -> None:
-    details = {"traceback": "".join(traceback.format_exception(error))}
+def _refuse(fd: int, error: Exception) -> None:
     message = error_to_message(error)
-    message["details"] = {**message["details"], **details}
-    try:
-        send(connection, {"reply": 0, "error": message})
-    except OSError:
-        pass
+    message["details"] = {**message["details"], "traceback": "".join(traceback.format_exception(error))}
+    _answer(fd, {"reply": 0, "error": message})
+
+
+def _answer(fd: int, message: dict[str, Any]) -> None:
+    with socket.socket(fileno=os.dup(fd)) as connection:
+        try:
+            send(connection, message)
+        except OSError:  # the daemon is gone, or the shim was
+            pass

@@ -18,12 +18,14 @@ finds it by that name, imports it on first use, checks it, and keeps one instanc
 from __future__ import annotations
 
 import enum
-import logging
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import logging  # its at-fork hooks would cost every shim half a megabyte of its own
 
 C = TypeVar("C", bound=enum.StrEnum)
 F = TypeVar("F", bound=Callable[..., Any])
