@@ -136,7 +136,7 @@ def rm(context: Context, /, force: bool, volumes: bool, link: bool, containers: 
       wharfie rm -f $(wharfie ps -aq)
     """
     query = {"force": force, "v": volumes, "link": link}
-    return each(containers, lambda name: context.client.delete(f"/containers/{name}", query))
+    return each(containers, lambda name: context.client.delete(f"/containers/{name}", query), absent_is_fine=force)
 
 
 def _row(container: Mapping[str, Any], no_trunc: bool) -> dict[str, Any]:

@@ -28,18 +28,19 @@ class Context:
 pass_context = click.make_pass_decorator(Context)
 
 
-def each(names: Iterable[str], act: Callable[[str], str | None]) -> int:
-    """Do `act` for every name and print what it says, else the name. An error is shown and the rest goes on; 1 then."""
-    failed = 0
+def each(names: Iterable[str], act: Callable[[str], str | None], *, absent_is_fine: bool = False) -> int:
+    """Do `act` for every name and print what it says, else the name. An error is shown and the rest goes on; the exit code
+    is 1 then, unless it was about something that is not there and `absent_is_fine` (as with --force)."""
+    failed = False
     for name in names:
         try:
             said = act(name)
         except ApiError as error:
             print(f"Error response from daemon: {error.message}", file=sys.stderr)
-            failed = 1
+            failed |= not (absent_is_fine and error.status == 404)
         else:
             print(said if said is not None else name, flush=True)
-    return failed
+    return int(failed)
 
 
 def pairs(values: Iterable[str]) -> dict[str, str]:

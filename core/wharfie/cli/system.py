@@ -105,7 +105,8 @@ def info(context: Context, /, template: str) -> None:
     print("Server:")
     for title, key in _FACTS:
         if key in facts:
-            print(f" {title}: {facts[key]}")
+            value = facts[key]
+            print(f" {title}: {str(value).lower() if isinstance(value, bool) else value}")
         if key == "Driver":
             for name, value in facts.get("DriverStatus") or ():
                 print(f"  {name}: {value}")

@@ -45,7 +45,7 @@ def table(lines: Sequence[Sequence[str]]) -> str:
 def render(value: Any, template: str) -> str:
     """A template with `{{.Field}}`, `{{.Field.Part}}` and `{{json .Field}}`; `json` for the whole. Errors: BadParameter."""
     if template == "json":
-        return json.dumps(value, ensure_ascii=False)
+        return _json(value)
 
     def field(match: re.Match[str]) -> str:
         found = value
@@ -53,7 +53,7 @@ def render(value: Any, template: str) -> str:
             if not isinstance(found, Mapping) or part not in found:
                 raise click.BadParameter(f"there is no field {part!r} here", param_hint="--format")
             found = found[part]
-        return json.dumps(found, ensure_ascii=False) if match[1] else _plain(found)
+        return _json(found) if match[1] else _plain(found)
 
     text = _FIELD.sub(field, template.removeprefix("table "))
     if "{{" in text:
@@ -62,6 +62,10 @@ def render(value: Any, template: str) -> str:
             param_hint="--format",
         )
     return text.replace("\\t", "\t").replace("\\n", "\n")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _plain(value: Any) -> str:
