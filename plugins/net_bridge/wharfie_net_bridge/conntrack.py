@@ -36,6 +36,9 @@ NLM_F_DUMP = 0x300
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
 
+_PATIENCE = 2.0
+"""Seconds for an answer of the kernel's."""
+
 _HEADER = struct.Struct("=IHHII")
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -78,6 +81,7 @@ def _forget(version: int, port: int, stale: Callable[[Tuple, Tuple], bool]) -> N
     except OSError:
         return  # a kernel without connection tracking has nothing to forget
     with connection:
+        connection.settimeout(_PATIENCE)
         for original, reply, encoded in list(_flows(connection, version, port)):
             if stale(original, reply):
                 connection.send(_message(IPCTNL_MSG_CT_DELETE, NLM_F_ACK, version, encoded))

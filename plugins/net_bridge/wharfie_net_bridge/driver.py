@@ -121,14 +121,16 @@ class BridgeDriver(NetworkDriver):
     def publish(self, network: Network, joined: Joined) -> None:
         firewall, elements = self._published(network, joined)
         firewall.publish(joined.endpoint.id, elements)
-        for port, _ in _udp(joined):
-            forget_untranslated(port.host_address, port.host_port)
+        with self._no_obstacle(joined):
+            for port, _ in _udp(joined):
+                forget_untranslated(port.host_address, port.host_port)
 
     def unpublish(self, network: Network, joined: Joined) -> None:
         firewall, elements = self._published(network, joined)
         firewall.unpublish(joined.endpoint.id, elements)
-        for port, target in _udp(joined):
-            forget_translated(port.host_port, target, port.container_port)
+        with self._no_obstacle(joined):
+            for port, target in _udp(joined):
+                forget_translated(port.host_port, target, port.container_port)
 
     def describe(self, network: Network, joined: Joined) -> Strings:
         return dict(joined.attachment.data)
@@ -164,6 +166,14 @@ class BridgeDriver(NetworkDriver):
         if self._firewall is None:
             raise Unavailable('ports cannot be published: "iptables" is false in the settings of network driver bridge')
         return self._firewall, port_elements(Segment.of(network, self._options(network)), joined)
+
+    @contextlib.contextmanager
+    def _no_obstacle(self, joined: Joined) -> Iterator[None]:
+        """Flows that cannot be forgotten end by themselves when they pause; the port is what it should be."""
+        try:
+            yield
+        except OSError as error:
+            self._log.warning("cannot forget UDP flows of container %s: %s", joined.endpoint.container.name, error)
 
     def _need_forwarding(self, network: Network) -> None:
         if network.internal or not self._settings.ip_forward:

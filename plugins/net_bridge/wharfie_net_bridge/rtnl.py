@@ -48,18 +48,25 @@ SOL_NETLINK = 270
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _RECEIVE = 1 << 18
+_PATIENCE = 8.0
+"""Seconds for an answer of the kernel's: others may hold its lock for a while. Below the deadline of every call."""
 
 Attributes = list[tuple[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
 class Request:
-    """One message. `tolerate`: errors (errno) that mean that the wish is fulfilled already."""
+    """One message, encoded, that may be sent any number of times.
 
-    type: int
-    flags: int
-    message: Any  # an ifinfmsg, ifaddrmsg or rtmsg
-    tolerate: tuple[int, ...] = ()
+    `message`: an ifinfmsg, ifaddrmsg or rtmsg. `tolerate`: errors (errno) that mean that the wish is fulfilled already.
+    """
+
+    __slots__ = ("flags", "payload", "tolerate", "type")
+
+    def __init__(self, type: int, flags: int, message: Any, tolerate: tuple[int, ...] = ()) -> None:
+        self.type = type
+        self.flags = flags
+        self.payload = _payload(message)
+        self.tolerate = tolerate
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,7 @@ class Rtnl:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        self._socket.settimeout(_PATIENCE)
         self._sequence = 0
 
     def __enter__(self) -> Rtnl:
@@ -97,7 +105,7 @@ class Rtnl:
         expected: dict[int, Request] = {}
         batch = bytearray()
         for request in requests:
-            batch += self._encoded(request.message, request.type, request.flags | NLM_F_ACK)
+            batch += self._encoded(request.type, request.flags | NLM_F_ACK, request.payload)
             expected[self._sequence] = request
         self._socket.send(batch)
         failure: OSError | None = None
@@ -115,7 +123,7 @@ class Rtnl:
         """The interface of that name; None: there is none."""
         message = ifinfmsg()
         message["attrs"] = [("IFLA_IFNAME", name), ("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)]
-        self._socket.send(self._encoded(message, RTM_GETLINK, 0))
+        self._socket.send(self._encoded(RTM_GETLINK, 0, _payload(message)))
         for type_, flags, _, body in self._received():
             if type_ == RTM_NEWLINK:
                 return _link(body)
@@ -140,7 +148,7 @@ class Rtnl:
         return found
 
     def _dump(self, message: Any, type_: int) -> list[bytes]:
-        self._socket.send(self._encoded(message, type_, NLM_F_DUMP))
+        self._socket.send(self._encoded(type_, NLM_F_DUMP, _payload(message)))
         bodies: list[bytes] = []
         while True:
             for kind, flags, _, body in self._received():
@@ -150,14 +158,9 @@ class Rtnl:
                     raise _error(flags, body) or OSError(errno.EPROTO, "netlink dump ended early")
                 bodies.append(body)
 
-    def _encoded(self, message: Any, type_: int, flags: int) -> bytes:
+    def _encoded(self, type_: int, flags: int, payload: bytes) -> bytes:
         self._sequence += 1
-        message["header"]["type"] = type_
-        message["header"]["flags"] = flags | NLM_F_REQUEST
-        message["header"]["sequence_number"] = self._sequence
-        message.encode()
-        encoded = bytes(message.data)
-        return encoded + bytes(-len(encoded) % 4)
+        return _HEADER.pack(_HEADER.size + len(payload), type_, flags | NLM_F_REQUEST, self._sequence, 0) + payload
 
     def _received(self) -> Iterator[tuple[int, int, int, bytes]]:
         """Type, flags, sequence and whole bytes of each message that came in one datagram."""
@@ -243,6 +246,13 @@ def _route(index: int, version: int, gateway: str) -> Any:
         message["scope"] = 255  # RT_SCOPE_NOWHERE: whatever its scope is
     message["attrs"] = attributes
     return message
+
+
+def _payload(message: Any) -> bytes:
+    """The message without netlink's own header. A pyroute2 message is encoded once: a second time breaks it."""
+    message.encode()
+    payload = bytes(message.data)[_HEADER.size :]
+    return payload + bytes(-len(payload) % 4)
 
 
 def _decoded(kind: Any, body: bytes) -> Any:
