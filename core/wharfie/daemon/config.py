@@ -218,7 +218,9 @@ class DaemonConfig(BaseModel):
     @model_validator(mode="after")
     def _together(self) -> DaemonConfig:
         if self.ip_masq and not self.iptables:
-            raise ValueError("ip-masq cannot be true while iptables is false, for masquerading is a firewall rule: set ip-masq to false too")
+            raise ValueError(
+                "ip-masq cannot be true while iptables is false, for masquerading is a firewall rule: turn both off"
+            )
         if self.tlsverify and "tls" in self.model_fields_set and not self.tls:
             raise ValueError("tlsverify is true while tls is false")
         return self

@@ -68,7 +68,9 @@ def set_up(style: str, level: str, *, debug: bool, request_id: Callable[[], str]
 
 
 def set_level(level: str, *, debug: bool) -> None:
-    """Ours at the chosen level; libraries only when something is wrong, unless debugging."""
+    """Ours at the chosen level; libraries only when something is wrong."""
     chosen = logging.DEBUG if debug else LEVELS[level]
-    logging.getLogger().setLevel(max(chosen, logging.INFO if debug else logging.WARNING))
+    logging.getLogger().setLevel(max(chosen, logging.WARNING))
     logging.getLogger("wharfie").setLevel(chosen)
+    # It repeats what our front has reported already, and reports each request that the end of the daemon cuts off.
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -121,6 +122,7 @@ class _Daemon:
         serving = asyncio.create_task(server.serve(plain))
         stopping = asyncio.create_task(self._stop.wait())
         log.info("daemon has completed initialization; API listens on %s", ", ".join(self._config.hosts))
+        gc.freeze()  # what the start made lives as long as the process: no collection need look at it again
         _notify("READY=1")
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
