@@ -177,7 +177,6 @@ class Drivers:
         found = self._inventory.find(contract.kind, name)
         if found:
             return choose(contract.kind, name, found, self._settings.disabled, core_version()), None
-        await self.hooks.load()
         if _NAME.fullmatch(name) and f"{contract.kind}.{name}" not in self._settings.disabled:
             dynamic = await self.hooks.find_driver(contract.kind, name)
             if dynamic is not None:

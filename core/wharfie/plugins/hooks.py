@@ -46,7 +46,7 @@ class _Plugin:
 
 
 class Hooks:
-    """All hook plugins. `load` once before use; everything else may be called at any time from the event loop."""
+    """All hook plugins. They are loaded by `load` or at the first question; events before that reach nobody."""
 
     def __init__(self, inventory: Inventory, settings: DriverSettings) -> None:
         self._inventory = inventory
@@ -75,7 +75,7 @@ class Hooks:
 
         Errors: Conflict (two plugins add the same name), Unavailable (a required plugin is missing or failed).
         """
-        self._require()
+        await self._require()
         env: dict[str, str] = {}
         annotations: dict[str, str] = {}
         mounts: list[Mapping[str, Any]] = []
@@ -96,7 +96,7 @@ class Hooks:
 
     async def admit_image(self, reference: str, digest: str, manifest: bytes) -> None:
         """Raises Forbidden when a plugin denies the image, Unavailable when a required plugin is missing or failed."""
-        self._require()
+        await self._require()
         arguments = {"reference": reference, "digest": digest, "manifest": manifest}
         for plugin, answer in await self._ask("admit_image", arguments, Denial):
             raise Forbidden(f"the use of image {reference} is denied by {plugin.entry.title}: {answer.reason}")
@@ -230,7 +230,8 @@ class Hooks:
 
     # Calling
 
-    def _require(self) -> None:
+    async def _require(self) -> None:
+        await self.load()
         for name in sorted(self._settings.required):
             if name in self._refusals:
                 refusal = self._refusals[name][1]
@@ -243,11 +244,10 @@ class Hooks:
     ) -> Sequence[tuple[_Plugin, Any]]:
         """Answers of type `answer`, plugin by plugin in pluggy's order. A failure is logged and skipped, unless the plugin
         is required: then it is raised."""
+        await self.load()
         answers: list[tuple[_Plugin, Any]] = []
         for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
-            plugin = self._plugins.get(implementation.plugin_name)
-            if plugin is None:
-                continue  # still being loaded
+            plugin = self._plugins[implementation.plugin_name]
             try:
                 found = await plugin.supervisor.run(hook, _bound(implementation, arguments), _DEADLINES[hook])
                 if found is not None and not isinstance(found, answer):

@@ -1,0 +1,188 @@
+"""Hook plugins: loaded one by one, called one by one, none of them can hurt the others."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.strangers.hostile import HOOKS, Stranger, install
+from wharfie.plugins.feed import Feed
+from wharfie.plugins.hooks import Hooks
+from wharfie.plugins.inventory import Inventory
+from wharfie.plugins.settings import DriverSettings
+from wharfie.plugins.states import State
+from wharfie.spi.driver import ContainerFacts
+from wharfie.spi.errors import Conflict, Forbidden, NotFound, Unavailable
+from wharfie.spi.hooks import Event
+from wharfie.spi.volume import VolumeDriver
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "hooks"
+    install(folder, *HOOKS)
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("hostile_drivers")]:
+        del sys.modules[name]
+
+
+async def loaded(required: tuple[str, ...] = (), disabled: tuple[str, ...] = ()) -> Hooks:
+    hooks = Hooks(Inventory(), DriverSettings(required=frozenset(required), disabled=frozenset(disabled)))
+    await hooks.load()
+    return hooks
+
+
+WEB = ContainerFacts(id="1" * 64, name="web")
+
+
+def event(action: str) -> Event:
+    return Event(type="container", action=action, actor="1", attributes={}, time_ns=0)
+
+
+def eventually(condition) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_each_plugin_is_judged_alone(site: Path):
+    async def scene():
+        hooks = await loaded(disabled=("hook-second",))
+        await hooks.load()
+        return {row.name: row for row in hooks.states()}
+
+    rows = asyncio.run(scene())
+    assert {name: row.state for name, row in rows.items()} == {
+        "hook-good": State.OPEN,
+        "hook-second": State.DISABLED,
+        "hook-raises": State.OPEN,
+        "hook-exits": State.BROKEN,
+        "hook-misspelt": State.BROKEN,
+        "hook-coroutine": State.BROKEN,
+        "hook-argument": State.BROKEN,
+        "hook-class": State.BROKEN,
+        "hook-empty": State.BROKEN,
+    }
+    assert "SystemExit: 3" in rows["hook-exits"].cause
+    assert "admit_imagge" in rows["hook-misspelt"].cause
+    assert "admit_image as a coroutine" in rows["hook-coroutine"].cause
+    assert "colour" in rows["hook-argument"].cause
+    assert "is a class" in rows["hook-class"].cause
+    assert "hookimpl" in rows["hook-empty"].cause
+    assert "hostile_drivers.hook_second" not in sys.modules
+    assert all(row.kind == "hook" and row.distribution == f"wharfie-{name}" for name, row in rows.items())
+
+
+def test_two_distributions_with_one_name_are_refused(site: Path):
+    install(site, Stranger("wharfie-impostor", "hook-good", "hook_second:PLUGIN", group="wharfie.plugins"))
+
+    async def scene():
+        hooks = await loaded()
+        return next(row for row in hooks.states() if row.name == "hook-good")
+
+    row = asyncio.run(scene())
+    assert row.state is State.DUPLICATE
+    assert "wharfie-hook-good 1.0 and wharfie-impostor 1.0" in row.cause
+
+
+def test_additions_of_all_plugins_come_together_and_a_failing_one_is_skipped(site: Path, caplog):
+    async def scene():
+        return await (await loaded()).adjust_container(WEB, {})
+
+    adjustment = asyncio.run(scene())
+    assert adjustment.env == {"FROM_GOOD": "web", "FROM_SECOND": "x"}
+    assert adjustment.annotations == {"org.example.good": "1"}
+    assert adjustment.mounts == ({"destination": "/second"},)
+    assert 'plugin "hook-raises" (wharfie-hook-raises 1.0) is skipped' in caplog.text
+
+
+def test_two_plugins_that_set_the_same_are_a_conflict_that_names_both(site: Path):
+    async def scene():
+        with pytest.raises(Conflict) as caught:
+            await (await loaded()).adjust_container(ContainerFacts(id="2" * 64, name="clash"), {})
+        return caught.value.message
+
+    message = asyncio.run(scene())
+    assert 'plugin "hook-good"' in message and 'plugin "hook-second"' in message and "env FROM_GOOD" in message
+
+
+def test_an_image_is_denied_by_name_of_the_plugin(site: Path):
+    async def scene():
+        hooks = await loaded()
+        await hooks.admit_image("busybox", "sha256:0", b"{}")
+        with pytest.raises(Forbidden, match=r'evil:1 is denied by plugin "hook-good" .*: it is evil'):
+            await hooks.admit_image("evil:1", "sha256:0", b"{}")
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("hook-exits", "cannot be imported.*requires it"),
+        ("hook-raises", "requires this plugin"),
+        ("hook-nowhere", "required by daemon.json and not installed"),
+    ],
+)
+def test_a_required_plugin_that_is_missing_broken_or_failing_refuses(site: Path, name: str, text: str):
+    async def scene():
+        hooks = await loaded(required=(name,))
+        with pytest.raises(Unavailable, match=text):
+            await hooks.adjust_container(WEB, {})
+        with pytest.raises(Unavailable, match=text):
+            await hooks.admit_image("busybox", "sha256:0", b"{}")
+        assert name in {row.name for row in hooks.states()}
+
+    asyncio.run(scene())
+
+
+def test_events_reach_each_plugin_in_order_and_a_failing_one_only_itself(site: Path):
+    async def scene():
+        hooks = await loaded()
+        for action in ("create", "explode", "start", "die"):
+            hooks.on_event(event(action))
+        seen = sys.modules["hostile_drivers.hook_good"].SEEN
+        await asyncio.to_thread(eventually, lambda: len(seen) == 3)
+        hooks.close()
+        return seen
+
+    assert asyncio.run(scene()) == ["create", "start", "die"]
+
+
+def test_a_slow_plugin_loses_its_oldest_events_and_holds_up_nobody():
+    import threading
+
+    gate, seen = threading.Event(), []
+    feed = Feed("slow", lambda one: (gate.wait(30), seen.append(one.action)), capacity=10)
+    feed.offer(event("first"))
+    eventually(lambda: not feed._events)
+    for number in range(25):
+        feed.offer(event(str(number)))
+    assert feed.dropped == 15
+    gate.set()
+    eventually(lambda: len(seen) == 11)
+    assert seen == ["first", *(str(number) for number in range(15, 25))]
+    feed.close()
+
+
+def test_a_driver_that_exists_only_at_run_time(site: Path, drivers):
+    async def scene():
+        house = drivers()
+        with pytest.raises(NotFound, match="dynamic"):
+            await house.get(VolumeDriver, "dinamic")
+        assert "dynamic" in house.known(VolumeDriver)
+        driver = await house.get(VolumeDriver, "dynamic")
+        await driver.call(VolumeDriver.create, "data", {}, {})
+        row = next(row for row in house.states() if row.name == "dynamic")
+        assert await house.hooks.doctor_checks()
+        await house.close()
+        return driver.distribution, row.state
+
+    assert asyncio.run(scene()) == ("wharfie-hook-good 1.0", State.OPEN)
