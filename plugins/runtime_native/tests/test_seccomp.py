@@ -11,6 +11,7 @@ from wharfie_runtime_native.seccomp import _program
 from wharfie_runtime_native.seccomp.numbers import load_numbers
 from wharfie_runtime_native.seccomp.program import compile_rules
 
+from wharfie.engine.spec.seccomp import default_profile, oci_seccomp
 from wharfie.spi.errors import InvalidArgument, Unsupported
 
 X86_64, X86, ARM = 0xC000003E, 0x40000003, 0x40000028
@@ -210,3 +211,49 @@ def test_compiling_leaves_nothing_in_the_shim(bare):
     bare.sleeping()
     bare.exec("true")
     assert not [name for name in bare.call("modules") if name.endswith(("seccomp.program", "seccomp.numbers"))]
+
+
+# Docker's default profile: refused in each of the machine's three sets of calls
+
+REFUSED = """
+    acct add_key bpf clock_settime create_module delete_module finit_module get_kernel_syms init_module io_uring_setup
+    io_uring_enter io_uring_register ioperm iopl kcmp kexec_file_load kexec_load keyctl lookup_dcookie mount mount_setattr
+    move_mount nfsservctl open_by_handle_at open_tree perf_event_open pivot_root process_madvise quotactl reboot
+    request_key set_mempolicy setns settimeofday swapoff swapon sysfs umount2 unshare uselib userfaultfd ustat vhangup
+""".split()  # noqa: SIM905  # a list of names
+CAPABILITIES = frozenset(
+    f"CAP_{name}"
+    for name in """
+        CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT
+        KILL AUDIT_WRITE
+    """.split()  # noqa: SIM905
+)
+
+
+@pytest.mark.parametrize(("column", "arch", "bit"), [("x86_64", X86_64, 0), ("x86", X86, 0), ("x32", X86_64, X32)])
+def test_default_profile(column, arch, bit):
+    program = compile_rules(oci_seccomp(default_profile(), CAPABILITIES, "amd64", (6, 1)))
+    numbers = load_numbers()[column]
+
+    def ask(name, *args):
+        return interpret(program, numbers[name] + bit, arch, args)
+
+    assert {name for name in REFUSED if name in numbers and ask(name) != EPERM} == set()
+    assert ask("clone3") == ENOSYS
+    assert ask("clone", 0x10000000) == EPERM  # CLONE_NEWUSER
+    assert ask("clone", 0x00010F00) == 0x7FFF0000
+    for family in (38, 40, 38 + (1 << 32)):  # AF_ALG (CVE-2026-31431), AF_VSOCK
+        assert ask("socket", family) == EPERM
+    for family in (1, 2, 10, 16, 17, 39, 41):
+        assert ask("socket", family) == 0x7FFF0000
+    assert ask("personality", 0x0040000) == EPERM  # ADDR_NO_RANDOMIZE
+    assert ask("read") == ask("openat2") == 0x7FFF0000
+
+
+def test_profile_is_small_enough_and_found_in_the_kernel(bare):
+    bare.spec["linux"]["seccomp"] = oci_seccomp(default_profile(), CAPABILITIES, "amd64", (6, 1))
+    code, out, _ = bare.run(
+        "sh", "-c", "unshare -U true 2>&1; mount -t tmpfs x /tmp 2>&1; grep Seccomp_filters /proc/self/status"
+    )
+    assert (code, out.split()[-1]) == (0, "1")
+    assert out.count("not permitted") + out.count("permission denied") >= 1

@@ -14,7 +14,7 @@ from wharfie_runtime_native.constants import (
     PR_CAPBSET_DROP,
     PR_CAPBSET_READ,
 )
-from wharfie_runtime_native.syscalls import capset, prctl
+from wharfie_runtime_native.syscalls import capset, prctl, status_mask
 
 # linux/capability.h, by number
 NAMES: Final = (
@@ -91,11 +91,7 @@ def _mask(names: Sequence[str]) -> int:
 
 def held() -> int:
     """The permitted set of this process."""
-    with open("/proc/self/status", "rb") as status:
-        for line in status:
-            if line.startswith(b"CapPrm:"):
-                return int(line.split()[1], 16)
-    return 0
+    return status_mask("CapPrm")
 
 
 def check(wanted: Capabilities, available: int) -> None:

@@ -89,7 +89,7 @@ def make(root: Root, devices: Sequence[Device], *, by_bind: bool) -> None:
         for device in devices:
             folder, name = posixpath.split(device.path)
             if folder not in parents:
-                parents[folder] = make_in_root(root.fd, folder, directory=True)
+                parents[folder] = _open_folder(root, folder)
             if by_bind:
                 _bind(root, device)
             else:
@@ -97,6 +97,13 @@ def make(root: Root, devices: Sequence[Device], *, by_bind: bool) -> None:
     finally:
         for fd in parents.values():
             os.close(fd)
+
+
+def _open_folder(root: Root, folder: str) -> int:
+    try:
+        return make_in_root(root.fd, folder, directory=True)
+    except OSError as error:
+        raise InvalidArgument(f"cannot make devices in {folder}: {reason(error)}") from error
 
 
 def _mknod(parent: int, name: str, device: Device) -> None:

@@ -29,7 +29,6 @@ from wharfie_runtime_native.constants import (
     PR_SET_PDEATHSIG,
 )
 from wharfie_runtime_native.namespaces import enter, loopback_up, open_joined
-from wharfie_runtime_native.paths import make_in_root
 from wharfie_runtime_native.plan import Plan, parse
 from wharfie_runtime_native.process import ProcessSpec
 from wharfie_runtime_native.rootfs import Root
@@ -131,7 +130,7 @@ class Init:
         slave = self._open_terminal(root, plan) if plan.process.terminal else -1
         if dev_read_only:
             mount_setattr(root.reopen("/dev"), "", 0, attr_set=MOUNT_ATTR_RDONLY)
-        os.close(make_in_root(root.fd, plan.process.cwd, directory=True))
+        root.make_directory(plan.process.cwd)
         root.make_read_only(plan.read_only)
         root.mask(plan.masked, null)
         os.close(null)

@@ -24,12 +24,11 @@ from wharfie_runtime_native.constants import (
     PR_SET_PDEATHSIG,
 )
 from wharfie_runtime_native.errors import reason
-from wharfie_runtime_native.syscalls import close_range, prctl
+from wharfie_runtime_native.syscalls import close_range, prctl, status_mask
 from wharfie_runtime_native.syscalls import seccomp as seccomp_call
 
 _LAST_FD: Final = 0xFFFFFFFF
 _SECCOMP_SET_MODE_FILTER: Final = 1
-_SIGNALS: Final = range(1, signal.NSIG)
 _DEFAULT_UMASK: Final = 0o022
 
 
@@ -111,13 +110,12 @@ def _limit(entry: Mapping[str, Any]) -> tuple[str, int, int]:
 
 
 def default_signals() -> None:
-    """What the shim ignores or blocks (Python ignores SIGPIPE) would be inherited over execve."""
-    for number in _SIGNALS:
-        try:
-            if signal.getsignal(number) is not signal.SIG_DFL:
-                signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):  # SIGKILL, SIGSTOP and those that libc keeps for itself
-            continue
+    """What the shim ignores or blocks (Python ignores SIGPIPE) would be inherited over execve; handlers are not."""
+    signal.set_wakeup_fd(-1)
+    ignored = status_mask("SigIgn")
+    for number in range(1, signal.NSIG):
+        if ignored >> (number - 1) & 1:
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -35,7 +35,6 @@ def run(end: socket.socket, spec: ProcessSpec, program: str) -> NoReturn:
     if child == 0:
         try:
             _become_leader()
-            process.default_signals()
             process.close_others()
             process.seal(spec)
             process.execute(spec, program)
@@ -54,7 +53,10 @@ def _become_leader() -> None:
     """A process group of the program's own, in the terminal's foreground where there is one."""
     os.setpgid(0, 0)
     if os.isatty(0):
-        os.tcsetpgrp(0, os.getpid())
+        os.tcsetpgrp(0, os.getpid())  # from the background, which would stop it with SIGTTOU were that not ignored
+    for number in _TERMINAL:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _serve(child: int, wanted: set[signal.Signals]) -> int:

@@ -233,6 +233,13 @@ class Root:
             os.close(tree)
             os.close(target)
 
+    def make_directory(self, path: str) -> None:
+        """Make a working directory that is not there. Errors: InvalidArgument."""
+        try:
+            os.close(make_in_root(self.fd, path, directory=True))
+        except OSError as error:
+            raise InvalidArgument(f"mkdir {path}: {reason(error)}") from error
+
     def reopen(self, path: str) -> int:
         """A descriptor of a path in the root as it is now mounted."""
         return open_in_root(self.fd, path)
