@@ -178,6 +178,9 @@ def test_a_driver_that_exists_only_at_run_time(site: Path, drivers):
         with pytest.raises(NotFound, match="dynamic"):
             await house.get(VolumeDriver, "dinamic")
         assert "dynamic" in house.known(VolumeDriver)
+        house = drivers()
+        await house.start()
+        assert "dynamic" in house.known(VolumeDriver)
         driver = await house.get(VolumeDriver, "dynamic")
         await driver.call(VolumeDriver.create, "data", {}, {})
         row = next(row for row in house.states() if row.name == "dynamic")

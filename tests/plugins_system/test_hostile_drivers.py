@@ -98,11 +98,20 @@ def test_a_name_that_nobody_offers_is_answered_at_once_with_those_that_exist(dri
 def test_the_core_says_where_its_own_drivers_are(drivers, monkeypatch):
     async def scene():
         house = drivers()
-        monkeypatch.setattr(inventory, "distributions", list)
+        monkeypatch.setattr(inventory, "distributions", lambda path: [])
         with pytest.raises(NotFound, match="pip install wharfie-volume-local"):
             await house.get(VolumeDriver, "local")
 
     asyncio.run(scene())
+
+
+def test_the_log_has_the_traceback_of_a_failed_import(drivers, caplog):
+    async def scene():
+        with pytest.raises(Unavailable, match="dependency is missing"):
+            await drivers().get(VolumeDriver, "importerror")
+
+    asyncio.run(scene())
+    assert any(record.exc_info and record.exc_info[0] is ModuleNotFoundError for record in caplog.records)
 
 
 def test_a_disabled_driver_is_not_imported(drivers):

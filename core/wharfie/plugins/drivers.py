@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from wharfie.plugins.contract import DEFAULT_DEADLINE, methods
+from wharfie.plugins.contract import CONTRACTS, DEFAULT_DEADLINE, methods
 from wharfie.plugins.hooks import Hooks
 from wharfie.plugins.inventory import HOOK, Entry, Inventory, core_version
 from wharfie.plugins.loader import absent, check_class, choose, import_driver
@@ -59,6 +59,12 @@ class Drivers:
         self._dynamic: dict[str, Sequence[str]] = {}  # kind → names that hook plugins knew when they were last asked
         self._closed = False
         self.hooks = Hooks(self._inventory, settings)
+
+    async def start(self) -> None:
+        """Load the hook plugins and ask them which drivers they know. Opens no driver, raises nothing of theirs."""
+        await self.hooks.load()
+        for kind in CONTRACTS:
+            self._dynamic[kind] = await self.hooks.known_drivers(kind)
 
     async def get(self, contract: type[D], name: str) -> Supervised[D]:
         """The driver, open. The first call imports and opens it; calls at the same time wait for that one; after a failure
@@ -137,7 +143,7 @@ class Drivers:
             else:
                 # What the metadata says is judged anew for `states`; what an attempt has shown holds until the next.
                 slot.refusal = refusal if slot.entry else None
-                _LOG.error("%s. %s", refusal.cause, refusal.remedy)
+                refusal.log(_LOG)
             raise refusal.error() from None
         return driver
 

@@ -50,9 +50,9 @@ def _named(error: WharfieError, title: str) -> WharfieError:
 
 
 def describe(error: BaseException) -> str:
-    """Class and text of an exception, even of one whose `__str__` fails."""
+    """Class and text of an exception in one line, even of one whose `__str__` fails."""
     try:
-        text = str(error)
+        text = " ".join(str(error).split())
     except BaseException:  # noqa: BLE001  # foreign code again
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

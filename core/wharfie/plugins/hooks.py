@@ -179,8 +179,7 @@ class Hooks:
                 await self._load_one(choose(HOOK, name, entries, self._settings.disabled, core_version()))
             except Refusal as refusal:
                 self._refusals[name] = (entries[0], refusal)
-                level = logging.INFO if refusal.state is State.DISABLED else logging.ERROR
-                _LOG.log(level, "%s. %s", refusal.cause, refusal.remedy)
+                refusal.log(_LOG)
 
     async def _load_one(self, entry: Entry) -> None:
         supervisor = Supervisor(entry, _WORKERS)

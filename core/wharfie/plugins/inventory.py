@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distributions, version
-from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -48,11 +48,21 @@ class Entry:
         return f'{_TITLES.get(self.kind, self.kind + " driver")} "{self.name}" ({self.distribution} {self.version})'
 
 
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """The distributions of one folder of sys.path: their entries by normalized name."""
+
+    changed: int  # st_mtime_ns; an installation adds a folder `*.dist-info`, which changes it
+    settled: bool
+    distributions: Mapping[str, tuple[Entry, ...]]
+
+
 class Inventory:
-    """The entries of all installed distributions; looks again by itself when a folder of `sys.path` has changed."""
+    """The entries of all installed distributions; reads a folder of `sys.path` again by itself when it has changed."""
 
     def __init__(self) -> None:
-        self._seen: tuple[tuple[str, int], ...] | None = None
+        self._folders: dict[str, _Folder] = {}
+        self._path: tuple[str, ...] = ()
         self._entries: Mapping[tuple[str, str], tuple[Entry, ...]] = {}
 
     def find(self, kind: str, name: str) -> tuple[Entry, ...]:
@@ -65,14 +75,34 @@ class Inventory:
 
     def entries(self) -> Mapping[tuple[str, str], tuple[Entry, ...]]:
         """All entries by (kind, name)."""
-        seen = _fingerprint()
-        if seen != self._seen:
-            importlib.invalidate_caches()  # what is new in the metadata must be found by the import, too
-            self._entries = _read()
+        path = tuple(sys.path)
+        new = path != self._path
+        for folder in path:
+            seen = self._folders.get(folder)
+            changed = _changed(folder)
+            if seen is not None and seen.settled and seen.changed == changed:
+                continue
             # A folder that changed a moment ago may be in the middle of an installation: look again next time.
-            newest = max((changed for _, changed in seen), default=0)
-            self._seen = seen if newest < time.time_ns() - _SETTLED else None
+            found = _Folder(changed, changed < time.time_ns() - _SETTLED, _read(folder))
+            new = new or seen is None or seen.distributions != found.distributions
+            self._folders[folder] = found
+        if new:
+            importlib.invalidate_caches()  # what is new in the metadata must be found by the import, too
+            self._path = path
+            self._entries = self._merge()
         return self._entries
+
+    def _merge(self) -> Mapping[tuple[str, str], tuple[Entry, ...]]:
+        found: dict[tuple[str, str], list[Entry]] = {}
+        known: set[str] = set()
+        for folder in dict.fromkeys(self._path):
+            for name, entries in self._folders[folder].distributions.items():
+                if name in known:
+                    continue  # a second copy further down sys.path: Python would never import it
+                known.add(name)
+                for entry in entries:
+                    found.setdefault((entry.kind, entry.name), []).append(entry)
+        return {key: tuple(entries) for key, entries in found.items()}
 
 
 def core_version() -> str:
@@ -83,31 +113,23 @@ def core_version() -> str:
         return "0"
 
 
-def _fingerprint() -> tuple[tuple[str, int], ...]:
-    """An installation adds a folder `*.dist-info`, which changes the time of the folder around it."""
-    marks = []
-    for folder in sys.path:
-        try:
-            marks.append((folder, Path(folder or ".").stat().st_mtime_ns))
-        except OSError:
-            marks.append((folder, 0))
-    return tuple(marks)
+def _changed(folder: str) -> int:
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
-def _read() -> Mapping[tuple[str, str], tuple[Entry, ...]]:
-    found: dict[tuple[str, str], list[Entry]] = {}
-    known: set[str] = set()
-    for distribution in distributions():
+def _read(folder: str) -> Mapping[str, tuple[Entry, ...]]:
+    found: dict[str, tuple[Entry, ...]] = {}
+    for distribution in distributions(path=[folder]):
         try:
             name = distribution.metadata["Name"]
-            if not name or _normalized(name) in known:
-                continue  # a second copy further down sys.path: Python would never import it
-            known.add(_normalized(name))
-            for entry in _entries_of(distribution, name):
-                found.setdefault((entry.kind, entry.name), []).append(entry)
+            if name:
+                found.setdefault(_normalized(name), tuple(_entries_of(distribution, name)))
         except Exception:  # noqa: BLE001  # one damaged distribution must not hide the others
             _LOG.warning("the metadata of %s cannot be read; its drivers are ignored", distribution, exc_info=True)
-    return {key: tuple(entries) for key, entries in found.items()}
+    return found
 
 
 def _entries_of(distribution: Distribution, name: str) -> Sequence[Entry]:

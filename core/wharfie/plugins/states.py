@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 from dataclasses import dataclass
 
 from wharfie.spi.errors import Forbidden, NotFound, Unavailable, WharfieError
@@ -36,6 +37,13 @@ class Refusal(Exception):
         self.state = state
         self.cause = cause
         self.remedy = remedy
+
+    def log(self, logger: logging.Logger) -> None:
+        """Write it to the daemon's log, with the traceback of what foreign code raised during its import."""
+        # The traceback of an error of the house is in the log already, under its call's id.
+        origin = None if isinstance(self.__cause__, WharfieError) else self.__cause__
+        level = logging.INFO if self.state is State.DISABLED else logging.ERROR
+        logger.log(level, "%s. %s", self.cause, self.remedy, exc_info=origin)
 
     def error(self) -> WharfieError:
         """The one error that the caller gets. 404 for a name that nobody offers, 403 when disabled, otherwise 503."""
