@@ -57,7 +57,7 @@ class House:
             default_registry="oci",
             max_concurrent_downloads=3,
             max_download_attempts=self.options.get("attempts", 3),
-            containers_using=lambda id: [container for container in self.containers if container.image_id == id],
+            containers_using=self.using,
         )
         await self.images.open()
         return self
@@ -66,6 +66,9 @@ class House:
         await self.images.close()
         await self.drivers.close()
         self.metadata.close()
+
+    def using(self, image_id: str) -> list[Container]:
+        return [container for container in self.containers if container.image_id == image_id]
 
     async def pull(self, name: str, tag: str = "latest", platform: str = "", auth: Any = None) -> list[dict[str, Any]]:
         said: list[dict[str, Any]] = []
@@ -206,7 +209,7 @@ class Registry:
 
     def push(self, layout: Path, tag: str, repository: str, *options: str) -> None:
         subprocess.run(
-            ["skopeo", "copy", "--all", "--quiet", "--dest-tls-verify=false", *options]
+            ["skopeo", "copy", "--all", "--quiet", "--dest-tls-verify=false", *options]  # noqa: RUF005
             + [f"oci:{layout}:{tag}", f"docker://{self.address}/{repository}"],
             check=True,
         )

@@ -135,6 +135,11 @@ class Reader:
             raise invalid(f"{entry.path!r} is of the unknown type {kind!r}")
         return entry
 
+    @property
+    def offset(self) -> int:
+        """Where in the source the present entry's data begins. For a source that can seek, before anything is copied."""
+        return os.lseek(self._source, 0, os.SEEK_CUR) - (self._end - self._start)
+
     def copy(self, target: int, count: int) -> None:
         """Write the next `count` bytes of the present entry's data to `target`, at its file position."""
         self._left -= count

@@ -110,12 +110,12 @@ class Spool:
     def size(self) -> int:
         return os.fstat(self.descriptor).st_size
 
-    def read(self, limit: int) -> bytes:
-        """The body whole. Errors: InvalidArgument when it is longer than `limit`."""
-        size = self.size
-        if size > limit:
-            raise InvalidArgument(f"a document of {size} bytes; the limit is {limit}")
-        return os.pread(self.descriptor, size, 0)
+    def write(self, data: bytes) -> None:
+        """Append."""
+        view = memoryview(data)
+        with _disk():
+            while view:
+                view = view[os.write(self.descriptor, view) :]
 
     def digest(self) -> str:
         """Of what was written."""

@@ -3,6 +3,9 @@
 State is kept in memory and written through: a change is in the metadata before it is visible. A name that loses its last
 image is removed; an image that loses its last name stays ("dangling") until someone removes it.
 
+An image of which something is missing is *damaged*: it is left out until it is pulled or loaded again, and keeps what it
+has.
+
 An image that was removed by force while containers stand on its layers is *withdrawn*: nobody sees it any more, and its
 layers stay until the last of those containers is gone.
 """
@@ -58,6 +61,7 @@ class Catalog:
         self._metadata = metadata
         self._images: dict[str, Image] = {}
         self._withdrawn: dict[str, Image] = {}
+        self._damaged: dict[str, Image] = {}
         self._names: dict[Name, str] = {}
         self._pinned: Counter[str] = Counter()
 
@@ -119,12 +123,13 @@ class Catalog:
 
     def wanted_layers(self) -> frozenset[str]:
         """Every layer that an image, a withdrawn one or a pull under way needs."""
-        images = (*self._images.values(), *self._withdrawn.values())
+        images = (*self._images.values(), *self._withdrawn.values(), *self._damaged.values())
         return frozenset(chain for image in images for chain in image.chain_ids) | self._pinned.keys()
 
     def wanted_blobs(self) -> frozenset[str]:
         """Every blob that an image or a pull under way needs."""
-        return frozenset(blob for image in self._images.values() for blob in blobs_of(image)) | self._pinned.keys()
+        images = (*self._images.values(), *self._damaged.values())
+        return frozenset(blob for image in images for blob in blobs_of(image)) | self._pinned.keys()
 
     # Changing
 
@@ -158,6 +163,7 @@ class Catalog:
         changes += [Put(REFERENCES, name.canonical, _Named(image=image.id).model_dump_json()) for name in names]
         await self._metadata.commit(changes)
         self._withdrawn.pop(image.id, None)
+        self._damaged.pop(image.id, None)
         self._images[image.id] = image
         losers = {self._names.get(name) for name in names} - {None, image.id}
         for name in names:
@@ -185,9 +191,9 @@ class Catalog:
         for name in names:
             self._names.pop(name, None)
 
-    def hide(self, id: str) -> None:
-        """Leave an image out until it is pulled or loaded again: it is damaged."""
-        self._withdrawn[id] = self._images.pop(id)
+    def put_aside(self, id: str) -> None:
+        """Leave a damaged image out. Its records stay, in case what is missing comes back before the next start."""
+        self._damaged[id] = self._images.pop(id)
         for name in self.names_of(id):
             del self._names[name]
 

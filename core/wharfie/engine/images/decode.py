@@ -102,6 +102,13 @@ _FORMATS: Mapping[bytes, Callable[[BinaryIO], Iterator[bytes]]] = {
 }
 
 
+def media_suffix(head: bytes) -> str:
+    """What a layer's media type ends in (OCI image-spec, layer.md)."""
+    if head.startswith(b"\x1f\x8b\x08"):
+        return "+gzip"
+    return "+zstd" if is_compressed(head) and not head.startswith((b"BZh", b"\xfd7zXZ")) else ""
+
+
 def is_compressed(head: bytes) -> bool:
     """Whether a stream that begins so is in a format that we know."""
     return any(head.startswith(magic) for magic in _FORMATS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,10 +13,13 @@ from wharfie.engine.images import listing, platforms, reference
 from wharfie.engine.images.assemble import Assembler
 from wharfie.engine.images.catalog import Catalog, blobs_of
 from wharfie.engine.images.download import Downloader, Source
+from wharfie.engine.images.importing import Importer
+from wharfie.engine.images.load import Loader
 from wharfie.engine.images.progress import Progress
 from wharfie.engine.images.pull import Puller
 from wharfie.engine.images.reference import Name
 from wharfie.engine.images.removal import Remover, Said
+from wharfie.engine.images.save import Saver
 from wharfie.engine.model.container import Container
 from wharfie.engine.model.image import HistoryItem, Image
 from wharfie.plugins.drivers import Drivers
@@ -64,6 +67,9 @@ class Images:
             content, self._executor, concurrent=max_concurrent_downloads, attempts=max_download_attempts
         )
         self._puller = Puller(self._assembler, downloader)
+        self._loader = Loader(self._assembler, self._executor)
+        self._importer = Importer(self._assembler, self._executor)
+        self._saver = Saver(self._assembler)
         self._remover = Remover(self._assembler, containers_using, self._tell)
 
     async def open(self) -> None:
@@ -100,7 +106,7 @@ class Images:
                     ", ".join(image.repo_tags) or "no name",
                     ", ".join([*lost, *gone]),
                 )
-                self._catalog.hide(image.id)
+                self._catalog.put_aside(image.id)
 
     async def close(self) -> None:
         """End the threads. Nothing may be under way."""
@@ -180,6 +186,38 @@ class Images:
 
     async def _registry(self, domain: str) -> Supervised[RegistryDriver]:
         return await self._drivers.get(RegistryDriver, self._registry_drivers.get(domain, self._default_registry))
+
+    # Archives
+
+    async def load(self, body: AsyncIterator[bytes], *, quiet: bool, progress: Progress, platform: str = "") -> None:
+        """`docker load`. Errors: InvalidArgument (no such archive, damaged), NotFound (platform), OutOfSpace."""
+        for image in await self._loader.load(body, platform=platform, quiet=quiet, progress=progress):
+            self._tell("load", image)
+
+    async def import_(
+        self,
+        body: AsyncIterator[bytes],
+        *,
+        repository: str,
+        tag: str,
+        message: str,
+        changes: Sequence[str],
+        platform: str,
+        progress: Progress,
+    ) -> str:
+        """`docker import`. Says the new image's id by `progress`, and gives it. Errors: InvalidArgument, OutOfSpace."""
+        names = [_taggable(repository, tag)] if repository else []
+        image = await self._importer.import_(body, names=names, message=message, changes=changes, platform=platform)
+        progress({"status": image.id})
+        self._tell("import", image)
+        return image.id
+
+    async def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
+        """`docker save`: a tar in pieces, made while it is read. Errors, at once: NotFound, InvalidArgument."""
+        chosen = self._saver.choose(names)
+        for entry in chosen:
+            self._tell("save", entry.image)
+        return self._saver.stream(chosen)
 
     # Names and removal
 

@@ -75,7 +75,6 @@ def history(catalog: Catalog, image: Image) -> list[HistoryItem]:
                 id="<missing>",
                 created=_seconds(step.created),
                 created_by=step.created_by,
-                tags=None,
                 size=size,
                 comment=step.comment,
             )

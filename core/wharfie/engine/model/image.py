@@ -82,6 +82,6 @@ class HistoryItem(Model):
     id: str
     created: int
     created_by: str
-    tags: list[str] | None
     size: int
     comment: str
+    tags: list[str] | None = None
