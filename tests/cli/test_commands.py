@@ -257,7 +257,7 @@ def test_pull_names_what_it_pulled_and_sends_stored_credentials(engine, wharfie,
 def test_exec_gives_the_commands_exit_code(engine, wharfie):
     engine.on("POST", "/containers/web/exec", {"Id": "e1"})
     engine.on("POST", "/exec/e1/start", engine.Answer(hijack=lambda sock: sock.sendall(frame(1, b"hi\n"))))
-    engine.on("GET", "/exec/e1/json", {"ExitCode": 3})
+    engine.on("GET", "/exec/e1/json", {"ExitCode": None, "Running": True}, {"ExitCode": 3, "Running": False})
     assert wharfie("exec", "-e", "A=b", "-w", "/tmp", "web", "echo", "-n", "hi") == (3, "hi\n", "")
     body = engine.made("POST", "/containers/web/exec")[0].json
     assert (body["Cmd"], body["Env"], body["WorkingDir"]) == (["echo", "-n", "hi"], ["A=b"], "/tmp")

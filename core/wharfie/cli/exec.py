@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ import click
 from wharfie.cli.attach import Attachment
 from wharfie.cli.context import Context, pass_context
 from wharfie.cli.run import failure, resize
-from wharfie.client import ClientError
+from wharfie.client import Client, ClientError
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
@@ -64,4 +65,13 @@ def exec_(context: Context, /, container: str, command: tuple[str, ...], **flags
         return failure(error)
     if attachment.detached:
         return 0
-    return int(client.get(f"/exec/{identity}/json")["ExitCode"] or 0)
+    return _exit_code(client, identity)
+
+
+def _exit_code(client: Client, identity: str) -> int:
+    """The streams may end a moment before the engine hears of the process's end, and a program may close them on its own."""
+    pause = 0.002
+    while (found := client.get(f"/exec/{identity}/json")).get("Running"):
+        time.sleep(pause)
+        pause = min(2 * pause, 0.5)
+    return int(found["ExitCode"] or 0)
