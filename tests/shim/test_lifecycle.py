@@ -55,6 +55,8 @@ def test_refused_by_the_engine_leaves_nothing(house: House, options: dict[str, s
     with pytest.raises(InvalidArgument, match="no capability CAP_X"):
         house.create("one", "true")
     assert not house.folder("one").exists()
+    time.sleep(0.1)
+    assert house.events.empty()
     options.clear()
     house.create("one", "true")
 

@@ -30,7 +30,7 @@ class Connection:
         self.sock = sock
         self.reader = Reader(sock)
         self.hello: Future[Message] = Future()
-        self.deleting = False  # its end is expected
+        self.end_expected = False  # there is no container yet, or soon none any more: nobody is told of the end
         self.exit_seen = False
         self._lock = threading.Lock()
         self._pending: dict[int, Future[Any]] = {}

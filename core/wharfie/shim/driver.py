@@ -133,6 +133,9 @@ class ShimRuntime(RuntimeDriver):
             modules = [io.log.sink.partition(":")[0]] if io.log else []
             shim = self._fork(id, folder, modules)
             pid = int(shim.call("create", _SLOW)["pid"])
+            shim.end_expected = False
+            if shim.ended:
+                raise Unavailable(f"the shim of container {id} was killed")
         except BaseException:
             if shim is not None:
                 self._discard(shim)
@@ -213,15 +216,15 @@ class ShimRuntime(RuntimeDriver):
     def delete(self, id: str, *, force: bool = False) -> None:
         shim = self._find(id)
         if shim is not None:
-            shim.deleting = True
+            shim.end_expected = True
             try:
                 shim.call("delete", _SLOW, force=force)
             except Unavailable:
                 if not shim.ended:
-                    shim.deleting = False
+                    shim.end_expected = False
                     raise
             except BaseException:
-                shim.deleting = False
+                shim.end_expected = False
                 raise
             self._remove(shim)
         folder = self.context.run / id
@@ -241,6 +244,7 @@ class ShimRuntime(RuntimeDriver):
                 ours.close()
                 raise
         shim = Connection(id, ours)
+        shim.end_expected = True
         self._add(shim)
         try:
             wait(shim.hello, _HELLO, f"shim of container {id}: start")
@@ -281,7 +285,7 @@ class ShimRuntime(RuntimeDriver):
 
     def _discard(self, shim: Connection) -> None:
         """End a shim that has no container, or whose container nobody waits for any more."""
-        shim.deleting = True
+        shim.end_expected = True
         self._remove(shim)
         pid = shim.hello.result()["shim"] if shim.hello.done() and shim.hello.exception() is None else 0
         shim.hang_up()
@@ -338,7 +342,7 @@ class ShimRuntime(RuntimeDriver):
 
     def _on_end(self, shim: Connection) -> None:
         self._remove(shim)
-        if shim.deleting:
+        if shim.end_expected:
             return
         if self._connect(self.context.run / shim.id) or shim.exit_seen:  # it was only the connection that broke
             return

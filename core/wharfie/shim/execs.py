@@ -64,9 +64,7 @@ class Execs:
             del self._execs[exec_id]
             if found.pid:
                 os.kill(found.pid, signal.SIGKILL)
-            self._leaving.append(found.session)
-            found.session.abandon()
-            self._forget_idle()
+            found.session.release()
             raise
         return found.pid
 

@@ -122,6 +122,13 @@ class Session:
         self._ended = True
         self._finish_clients()
 
+    def release(self) -> None:
+        """There will be no process, and the daemon tells the clients why: let go of their connections."""
+        for client in tuple(self._clients):
+            client.close()
+        self._clients.clear()
+        self.abandon()
+
     def drain(self, done: Callable[[], None]) -> None:
         """The process has ended. Call `done` when all its output was passed on, at the latest after DRAIN_LIMIT."""
         self._done = done

@@ -38,7 +38,6 @@ MOUNT_FLAGS = {
 """Options of mount(8) that are flags of mount(2); `defaults`, `rw` and the like set nothing."""
 NEUTRAL_OPTIONS = frozenset({"defaults", "rw", "suid", "dev", "exec", "async", "atime", "diratime"})
 
-PR_SET_NAME = 15
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -92,8 +91,11 @@ def prctl(option: int, argument: int) -> None:
 
 def set_name(name: str) -> None:
     """The process's name in `ps`, at most 15 bytes."""
-    text = ctypes.create_string_buffer(name.encode()[:15])
-    prctl(PR_SET_NAME, ctypes.addressof(text))
+    comm = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(comm, name.encode()[:15])
+    finally:
+        os.close(comm)
 
 
 def openat2(folder: int, path: str, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
