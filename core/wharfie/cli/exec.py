@@ -69,7 +69,7 @@ def exec_(context: Context, /, container: str, command: tuple[str, ...], **flags
 
 
 def _exit_code(client: Client, identity: str) -> int:
-    """The streams may end a moment before the engine hears of the process's end, and a program may close them on its own."""
+    """The streams may end a moment before the engine hears of the end, and a program may close them on its own."""
     pause = 0.002
     while (found := client.get(f"/exec/{identity}/json")).get("Running"):
         time.sleep(pause)
