@@ -145,6 +145,7 @@ class _Unpacker:
 
     def __init__(self, root: int, whiteouts: Whiteouts, reader: Reader) -> None:
         self._root = root
+        self._top = _place_of(root)
         self._whiteouts = whiteouts
         self._reader = reader
         self._folders: OrderedDict[bytes, int] = OrderedDict()  # those used last, by their path in the archive
@@ -342,7 +343,7 @@ class _Unpacker:
     def _true_place(self, folder: int) -> bytes | None:
         """The path of a folder without the links that led here; None when nothing could find it that deep."""
         try:
-            return _place_of(folder).removeprefix(_place_of(self._root)).lstrip(b"/")
+            return _place_of(folder).removeprefix(self._top).lstrip(b"/")
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 return None

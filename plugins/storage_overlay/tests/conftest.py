@@ -66,7 +66,7 @@ class Bench:
         self.mountpoint = mountpoint
         self.driver = self.another()
 
-    def another(self) -> OverlayDriver:
+    def another(self, *, sync: bool = False) -> OverlayDriver:
         """What a daemon started anew would have."""
         facts = HostFacts(kernel=(6, 1), architecture="amd64", cgroup="v2", cpus=2, memory=1 << 30)
         context = Context(
@@ -77,7 +77,7 @@ class Bench:
             host=facts,
             emit=lambda event: None,
         )
-        driver = OverlayDriver(context, OverlaySettings(sync=False))
+        driver = OverlayDriver(context, OverlaySettings(sync=sync))
         driver.open()
         return driver
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import stat
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from wharfie_storage_overlay.settings import OverlaySettings
 
 from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, OutOfSpace
 from wharfie.spi.storage import Layer, SnapshotOptions
@@ -275,17 +275,11 @@ def test_attributes_of_layers(bench) -> None:
     assert mtime == 1_700_000_000_123_456_789
 
 
-def test_synced_layers(bench, tar) -> None:
-    """The default: through the disk before it is visible."""
-    from wharfie_storage_overlay.driver import OverlayDriver
-    from wharfie_storage_overlay.settings import OverlaySettings
-
-    context = bench.driver._store  # the same folders, another driver
-    driver = OverlayDriver.__new__(OverlayDriver)
-    driver.__dict__.update(bench.driver.__dict__)
-    driver._sync = OverlaySettings().sync
-    with io.FileIO(os.memfd_create("tar"), "r+") as file:
-        file.write(tar(("a", "file", b"a")))
-        file.seek(0)
-        assert driver.apply("sha256:a", None, file.fileno()).size == 1
-    assert context.layer("sha256:a") is not None
+def test_through_the_disk_before_it_is_visible(bench) -> None:
+    """The default of daemon.json."""
+    bench.driver = bench.another(sync=OverlaySettings().sync)
+    bench.apply("sha256:a", None, ("a", "file", b"a"))
+    bench.driver.create("k", "sha256:a", SnapshotOptions())
+    bench.inside("k", lambda root: (root / "b").touch())
+    bench.driver.promote("k", "sha256:b")
+    assert sorted(bench.inside("sha256:b")) == ["a", "b"]

@@ -12,7 +12,7 @@ import pydantic
 import pytest
 from wharfie_storage_overlay import host
 from wharfie_storage_overlay.settings import OverlaySettings
-from wharfie_storage_overlay.store import short_name
+from wharfie_storage_overlay.store import Record, short_name
 
 from wharfie.spi.errors import Conflict, Forbidden, InvalidArgument, NotFound, Unsupported
 from wharfie.spi.storage import Mount, SnapshotOptions, StorageCapability
@@ -194,6 +194,22 @@ def test_promote(image) -> None:
     assert image.another().layers() == image.driver.layers()
     with pytest.raises(NotFound):
         image.driver.promote("nothing", "sha256:d")
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_killed_while_promoting(image, renamed: bool) -> None:
+    """Before the one rename it is the snapshot, after it the layer, whatever else lies in the folder."""
+    image.inside("k", work)
+    seen = image.inside("k")
+    folder = image.driver._store.snapshot_folder("k")
+    image.driver._store.write_record(folder, Record(name="sha256:c", parent="sha256:b", size=32, inodes=9))
+    if renamed:
+        folder.rename(image.driver._store.layer_folder("sha256:c"))
+    image.driver = image.another()
+    assert image.driver.reconcile(frozenset({"sha256:c" if renamed else "k"})) == []
+    assert image.inside("sha256:c" if renamed else "k") == seen
+    assert image.driver.promote("k", "sha256:c").size == 32
+    assert image.inside("sha256:c") == seen
 
 
 def test_remove(image) -> None:
