@@ -107,6 +107,14 @@ def test_pids_limit_holds(bare):
     assert code != 0
 
 
+def test_smallest_memory_limit_is_enough_to_start(bare):
+    """Docker allows 6 MB; what the engine itself needs until execve is charged to the container."""
+    limits(bare, memory={"limit": 6 * MIB, "swap": 6 * MIB})
+    bare.spec["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
+    assert bare.run("echo", "small")[1] == "small\n"
+    assert not bare.call("oom_killed")
+
+
 def test_out_of_memory_is_seen(bare):
     limits(bare, memory={"limit": 16 * MIB, "swap": 16 * MIB})
     pid = bare.create("sh", "-c", "dd if=/dev/zero of=/dev/null bs=64M count=1")

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from wharfie.spi.errors import InvalidArgument
+from wharfie.spi.errors import InvalidArgument, Unsupported
 
 STATUS = "grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups|Uid|SigIgn|SigBlk)' /proc/self/status"
 
@@ -183,8 +183,6 @@ def test_keyring_is_not_the_engines(bare):
         ({"rlimits": [{"type": "RLIMIT_X", "soft": 1, "hard": 1}]}, "RLIMIT_X"),
         ({"rlimits": [{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]}, "soft 2 above hard 1"),
         ({"capabilities": {"bounding": ["CAP_FLY"]}}, "CAP_FLY"),
-        ({"apparmorProfile": "docker-default"}, "AppArmor"),
-        ({"selinuxLabel": "x"}, "SELinux"),
     ],
 )
 def test_bad_process_is_refused_before_anything_is_made(bare, change, word):
@@ -192,3 +190,17 @@ def test_bad_process_is_refused_before_anything_is_made(bare, change, word):
     with pytest.raises(InvalidArgument, match=word):
         bare.create()
     assert not bare.groups()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"apparmorProfile": "docker-default"}, "AppArmor"),
+        ({"selinuxLabel": "x"}, "selinuxLabel"),
+        ({"scheduler": {"policy": "SCHED_FIFO"}}, "scheduler"),
+    ],
+)
+def test_what_is_not_supported_is_not_ignored(bare, change, word):
+    bare.spec["process"].update(change)
+    with pytest.raises(Unsupported, match=word):
+        bare.create()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wharfie.spi.errors import InvalidArgument
+from wharfie.spi.errors import InvalidArgument, WharfieError
 
 NULL = (1, 3)
 
@@ -236,6 +236,22 @@ def test_bad_configuration_is_refused(bare, change, word):
 def test_relative_destination_is_refused(bare):
     bare.spec["mounts"].append(mount("here", "tmpfs", "tmpfs"))
     with pytest.raises(InvalidArgument, match='"here" is not absolute'):
+        bare.create("true")
+
+
+@pytest.mark.parametrize(
+    ("entry", "word"),
+    [(mount("/", "tmpfs", "tmpfs"), "hide"), (mount("/x", source="/tmp", options="idmap"), "id-mapped")],
+)
+def test_mounts_that_cannot_be(bare, entry, word):
+    bare.spec["mounts"].append(entry)
+    with pytest.raises(WharfieError, match=word):
+        bare.create("true")
+
+
+def test_hostname_that_the_kernel_refuses(bare):
+    bare.spec["hostname"] = "x" * 65
+    with pytest.raises(InvalidArgument, match='cannot set hostname "xxx'):
         bare.create("true")
 
 

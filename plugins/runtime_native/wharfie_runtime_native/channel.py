@@ -14,11 +14,15 @@ from wharfie.spi.errors import DriverError
 from wharfie_runtime_native import errors
 
 _SIZE: Final = 65536
+_SECONDS: Final = 20.0
+"""How long a step of the child may take. A process inside can stop one that enters its pid namespace, for ever."""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """Parent's and child's end, both close-on-exec."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(_SECONDS)
+    return ours, theirs
 
 
 def send(end: socket.socket, **message: Any) -> None:
@@ -34,8 +38,12 @@ def fail(end: socket.socket, error: BaseException) -> None:
 
 
 def receive(end: socket.socket) -> Mapping[str, Any] | None:
-    """The next message; None when the other side has closed. Errors: the one that the child sent."""
-    data = end.recv(_SIZE)
+    """The next message; None when the other side has closed. Errors: the one that the child sent,
+    DriverError (it does not go on)."""
+    try:
+        data = end.recv(_SIZE)
+    except TimeoutError:
+        raise DriverError(f"the process that was being made did not go on for {_SECONDS:.0f} seconds") from None
     if not data:
         return None
     message: Mapping[str, Any] = json.loads(data)

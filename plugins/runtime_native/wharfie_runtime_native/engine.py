@@ -94,7 +94,10 @@ class NativeEngine(Engine):
             raise Conflict(f"container {self.id} is not in state created")
         ours, self._channel = self._channel, None
         with ours:
-            ours.send(b"g")
+            try:
+                ours.send(b"g")
+            except BrokenPipeError:
+                raise Conflict(f"container {self.id} ended before it was started") from None
             channel.receive(ours)
 
     def exec(self, process: Mapping[str, Any], streams: Streams) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from wharfie.shim.engine import Streams
+from wharfie.spi.errors import InvalidArgument
 from wharfie_runtime_native import capabilities, channel, devices, process, reaper, rootfs, seccomp, sysctls, terminal
 from wharfie_runtime_native.cgroups.base import Cgroup
 from wharfie_runtime_native.constants import (
@@ -28,6 +29,7 @@ from wharfie_runtime_native.constants import (
     PR_SET_DUMPABLE,
     PR_SET_PDEATHSIG,
 )
+from wharfie_runtime_native.errors import reason
 from wharfie_runtime_native.namespaces import enter, loopback_up, open_joined
 from wharfie_runtime_native.plan import Plan, parse
 from wharfie_runtime_native.process import ProcessSpec
@@ -159,10 +161,14 @@ def identify(plan: Plan) -> None:
     """What the new network, uts and ipc namespaces get."""
     if "network" in plan.namespaces.new:
         loopback_up()
-    if plan.hostname:
-        socket.sethostname(plan.hostname)
-    if plan.domainname:
-        setdomainname(plan.domainname)
+    try:
+        if plan.hostname:
+            socket.sethostname(plan.hostname)
+        if plan.domainname:
+            setdomainname(plan.domainname)
+    except OSError as error:
+        names = f'hostname "{plan.hostname}", domainname "{plan.domainname}"'
+        raise InvalidArgument(f"cannot set {names}: {reason(error)}") from error
     sysctls.write(plan.sysctls)
 
 

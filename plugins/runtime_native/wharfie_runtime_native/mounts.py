@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from wharfie.spi.errors import InvalidArgument
+from wharfie.spi.errors import InvalidArgument, Unsupported
 from wharfie_runtime_native.constants import (
     MOUNT_ATTR__ATIME,
     MOUNT_ATTR_NOATIME,
@@ -115,7 +115,6 @@ class MountEntry:
     all_clr: int = 0
     propagation: int = 0
     data: str = ""
-    copy_up: bool = False
 
     @property
     def read_only(self) -> bool:
@@ -132,8 +131,10 @@ def parse(entry: Mapping[str, Any]) -> MountEntry:
     if not destination.startswith("/"):
         raise InvalidArgument(f'mount destination "{destination}" is not absolute')
     destination = posixpath.normpath(destination).replace("//", "/")
+    if destination == "/":
+        raise InvalidArgument("a mount at / would hide the container's root")
     kind, source = str(entry.get("type") or ""), str(entry.get("source") or "")
-    bind = recursive = copy_up = False
+    bind = recursive = False
     flags = attr_set = attr_clr = all_set = all_clr = propagation = 0
     data: list[str] = []
     for option in entry.get("options") or ():
@@ -149,8 +150,8 @@ def parse(entry: Mapping[str, Any]) -> MountEntry:
             flags = flags & ~bit if clear else flags | bit
         elif option in PROPAGATION:
             propagation = PROPAGATION[option]
-        elif option == "tmpcopyup":
-            copy_up = True
+        elif option in ("idmap", "ridmap"):
+            raise Unsupported(f'mount at "{destination}": the native runtime cannot do id-mapped mounts')
         else:
             data.append(option)
     bind = bind or kind == "bind"
@@ -171,7 +172,6 @@ def parse(entry: Mapping[str, Any]) -> MountEntry:
         all_clr=all_clr,
         propagation=propagation,
         data="" if bind else ",".join(data),
-        copy_up=copy_up,
     )
 
 

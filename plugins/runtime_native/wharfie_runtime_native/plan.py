@@ -19,7 +19,7 @@ INIT_ANNOTATION: Final = "org.wharfie.init"
 DEFAULT_PARENT: Final = "wharfie"
 """The cgroup below which containers without `linux.cgroupsPath` are."""
 
-_UNSUPPORTED: Final = ("intelRdt", "mountLabel", "timeOffsets", "netDevices")
+_UNSUPPORTED: Final = ("intelRdt", "mountLabel", "netDevices", "personality", "timeOffsets")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

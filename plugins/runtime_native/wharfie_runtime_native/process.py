@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from wharfie.spi.errors import InvalidArgument
+from wharfie.spi.errors import InvalidArgument, Unsupported
 from wharfie_runtime_native import capabilities
 from wharfie_runtime_native.capabilities import Capabilities
 from wharfie_runtime_native.constants import (
@@ -29,6 +29,7 @@ from wharfie_runtime_native.syscalls import seccomp as seccomp_call
 
 _LAST_FD: Final = 0xFFFFFFFF
 _SECCOMP_SET_MODE_FILTER: Final = 1
+_UNSUPPORTED: Final = ("selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
 _DEFAULT_UMASK: Final = 0o022
 
 
@@ -70,12 +71,11 @@ def parse(process: Mapping[str, Any]) -> ProcessSpec:
     for text in (*args, cwd, *env.values()):
         if "\0" in text:
             raise InvalidArgument("a command, working directory or environment entry has a NUL character in it")
-    if process.get("apparmorProfile") and not Path("/sys/kernel/security/apparmor").exists():
-        raise InvalidArgument(
-            f'AppArmor profile "{process["apparmorProfile"]}" is asked for, but this host has no AppArmor'
-        )
-    if process.get("selinuxLabel"):
-        raise InvalidArgument("SELinux labels are not supported by the native runtime")
+    if process.get("apparmorProfile") not in (None, "", "unconfined"):
+        raise Unsupported(f'the native runtime cannot apply the AppArmor profile "{process["apparmorProfile"]}"')
+    for key in _UNSUPPORTED:
+        if process.get(key):
+            raise Unsupported(f"the native runtime cannot do process.{key}")
     return ProcessSpec(
         args=args,
         env=env,

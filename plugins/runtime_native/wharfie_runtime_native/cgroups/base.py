@@ -13,7 +13,7 @@ from typing import Any, Final
 from wharfie.spi.errors import Conflict, DriverError, InvalidArgument
 
 ROOT: Final = "/sys/fs/cgroup"
-_DELETE_TRIES: Final = 200  # of 5 ms: processes that were killed leave their cgroup only when the kernel is through
+_DELETE_SECONDS: Final = 15.0  # processes that were killed leave their group only when the kernel is through with them
 
 
 class Cgroup(ABC):
@@ -80,14 +80,17 @@ class Cgroup(ABC):
         """
         if not any(Path(directory).exists() for directory in self.directories().values()):
             return
-        for attempt in range(_DELETE_TRIES):
-            if attempt or self.pids():
+        end, pause = time.monotonic() + _DELETE_SECONDS, 0.001
+        while True:
+            if self.pids():
                 self.kill()
             left = [directory for directory in self.directories().values() if not remove_tree(directory)]
             if not left:
                 return
-            time.sleep(0.001 if attempt < 10 else 0.005)
-        raise DriverError(f"cgroup {left[0]} cannot be removed: processes {self.pids()} do not end")
+            if time.monotonic() > end:
+                raise DriverError(f"cgroup {left[0]} cannot be removed: processes {self.pids()} do not end")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
 
 
 def make(directory: str) -> None:

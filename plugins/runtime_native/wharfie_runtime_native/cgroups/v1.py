@@ -15,6 +15,7 @@ from wharfie_runtime_native.cgroups import device_rules
 from wharfie_runtime_native.cgroups.base import Cgroup, flat, make, read, read_int, tree_pids, write
 
 _FREEZE_SECONDS: Final = 10.0
+_KILL_SECONDS: Final = 0.2
 
 # linux.resources.blockIO → control file; the values are {major, minor, rate}
 _THROTTLES: Final = {
@@ -196,15 +197,20 @@ class CgroupV1(Cgroup):
 
     def freeze(self) -> None:
         directory = self._directory("freezer", "a pause")
-        end = time.monotonic() + _FREEZE_SECONDS
-        write(directory, "freezer.state", "FROZEN")
-        while read(directory, "freezer.state").strip() != "FROZEN":
-            if time.monotonic() > end:
-                write(directory, "freezer.state", "THAWED")
-                raise DriverError(f"{directory} does not freeze within {_FREEZE_SECONDS:.0f} s")
-            time.sleep(0.001)
-            # A process that was being forked while the state changed is caught by saying it again (runc does the same).
+        if not self._freeze(directory, _FREEZE_SECONDS):
+            write(directory, "freezer.state", "THAWED")
+            raise DriverError(f"{directory} does not freeze within {_FREEZE_SECONDS:.0f} s")
+
+    def _freeze(self, directory: str, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while True:
+            # A process that is being forked while the state changes is caught by saying it again (runc does the same).
             write(directory, "freezer.state", "FROZEN")
+            if read(directory, "freezer.state").strip() == "FROZEN":
+                return True
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         write(self._directory("freezer", "a pause"), "freezer.state", "THAWED")
@@ -213,10 +219,11 @@ class CgroupV1(Cgroup):
         return tree_pids(next(iter(self._directories.values())))
 
     def kill(self) -> None:
-        freezer = self._controllers.get("freezer")
-        frozen = freezer is not None and Path(freezer).exists()
+        freezer = self._controllers.get("freezer", "")
+        frozen = Path(freezer, "freezer.state").exists()
         if frozen:
-            self.freeze()
+            # So that none forks while the others are killed; what does not freeze now is met the next time.
+            self._freeze(freezer, _KILL_SECONDS)
         try:
             for pid in self.pids():
                 try:
