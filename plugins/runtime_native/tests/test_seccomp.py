@@ -167,10 +167,18 @@ def test_nonsense_is_refused(change, kind, word):
 def test_programs_are_kept_by_their_rules(tmp_path):
     first = _program(rules(allow("read")), tmp_path)
     (file,) = tmp_path.iterdir()
-    file.write_bytes(b"kept")
+    file.write_bytes(file.read_bytes().removesuffix(first) + b"kept")
     assert _program(rules(allow("read")), tmp_path) == b"kept"
     assert _program(rules(allow("write")), tmp_path) != first
     assert _program(rules(allow("read")), tmp_path / "missing") == first
+
+
+def test_a_kept_program_for_other_rules_is_not_used(tmp_path):
+    first = _program(rules(allow("read")), tmp_path)
+    (file,) = tmp_path.iterdir()
+    for damaged in (b"", b"short", file.read_bytes().replace(b"read", b"open")):
+        file.write_bytes(damaged)
+        assert _program(rules(allow("read")), tmp_path) == first
 
 
 PROFILE = rules(

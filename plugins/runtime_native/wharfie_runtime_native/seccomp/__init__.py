@@ -1,15 +1,15 @@
 """Seccomp: the rules of `linux.seccomp` as a classic BPF program (`program`), with system calls by number (`numbers`).
 
 Compiling takes a few milliseconds and pulls in tables that nobody needs afterwards. So the child does it, which is
-about to execute something else, and keeps the result in a file of the driver's own folder, named by the rules' hash.
+about to execute something else, and keeps the result in a file of the driver's own folder, with the rules.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
+from binascii import crc32
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -34,16 +34,20 @@ def with_filter(spec: ProcessSpec, rules: Mapping[str, Any] | None, cache: Path 
 def _program(rules: Mapping[str, Any], cache: Path | None) -> bytes:
     if cache is None:
         return _compile(rules)
-    text = json.dumps(rules, separators=(",", ":")).encode()
-    name = hashlib.sha256(f"{_FORMAT} {os.uname().machine} ".encode() + text).hexdigest()
-    file = cache / f"seccomp-{name}.bpf"
+    # The rules are in the file too, so its name need not be a cryptographic hash, whose library would be in every shim.
+    text = f"{_FORMAT} {os.uname().machine} {json.dumps(rules, separators=(',', ':'))}".encode()
+    head = len(text).to_bytes(4, "little") + text
+    file = cache / f"seccomp-{crc32(text):08x}"
     try:
-        return file.read_bytes()
+        kept = file.read_bytes()
     except OSError:
-        program = _compile(rules)
-    temporary = cache / f".{name}.{os.getpid()}"
+        kept = b""
+    if kept.startswith(head):
+        return kept[len(head) :]
+    program = _compile(rules)
+    temporary = cache / f".{file.name}.{os.getpid()}"
     try:
-        temporary.write_bytes(program)
+        temporary.write_bytes(head + program)
         temporary.rename(file)
     except OSError:  # no space, or no folder: the next container compiles again
         temporary.unlink(missing_ok=True)
