@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Final
 
 from wharfie.spi import tarformat
+from wharfie.spi.call import progress
 from wharfie.spi.inroot import FOLDER
 from wharfie.spi.tarformat import Entry
 
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ACCESS_LISTS: Final = (b"system.posix_acl_access", b"system.posix_acl_default")
+_CHUNK: Final = 64 << 20
 _TIME_LIMIT_NS: Final = (1 << 63) - 1
 _KINDS: Final = {
     stat.S_IFREG: tarformat.REGULAR,
@@ -151,15 +153,16 @@ def copy_data(source: int, target: int) -> None:
         position = os.lseek(source, start, os.SEEK_HOLE)
         while start < position:
             try:
-                copied = os.copy_file_range(source, target, position - start, start, start)
+                copied = os.copy_file_range(source, target, min(position - start, _CHUNK), start, start)
             except OSError as error:
                 if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
                     raise
                 os.lseek(target, start, os.SEEK_SET)
-                copied = os.sendfile(target, source, start, position - start)
+                copied = os.sendfile(target, source, start, min(position - start, _CHUNK))
             if not copied:
                 break
             start += copied
+            progress()
     os.ftruncate(target, size)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from wharfie.spi import nodes, tree
+from wharfie.spi.call import progress
 from wharfie.spi.driver import Context, Fault, FileDescriptor, Problem, Strings, Usage
 from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, OutOfSpace, Unsupported, from_os_error
 from wharfie.spi.inroot import FOLDER, syncfs
@@ -185,6 +186,8 @@ class OverlayDriver(StorageDriver):
             pending = Pending.read(file)
             if pending is not None:
                 self._settle_on(self._files(record), pending, () if record.base else below)
+                with self._open(file.parent) as (folder,):
+                    self._to_disk(folder)
                 file.unlink()
 
     def _settle_new(self, root: int, folder: Path, pending: Pending, parent: str | None) -> None:
@@ -251,9 +254,30 @@ class OverlayDriver(StorageDriver):
             yield roots
 
     def _to_disk(self, fd: int) -> None:
-        """One syncfs(2) for a whole layer: an fsync(2) for each file would take longer than unpacking it."""
-        if self._sync:
-            syncfs(fd)
+        """One syncfs(2) for a whole layer: an fsync(2) for each file would take longer than unpacking it.
+
+        It may take minutes, without being stuck: a thread waits for it while this one says so.
+        """
+        if not self._sync:
+            return
+        outcome: list[OSError] = []
+        own = os.dup(fd)
+
+        def wait() -> None:
+            try:
+                syncfs(own)
+            except OSError as error:
+                outcome.append(error)
+            finally:
+                os.close(own)
+
+        waiting = threading.Thread(target=wait, name="overlay2-syncfs", daemon=True)
+        waiting.start()
+        while waiting.is_alive():
+            waiting.join(timeout=1)
+            progress()
+        if outcome:
+            raise outcome[0]
 
     def _to_disk_folder(self, folder: Path) -> None:
         if self._sync:
