@@ -62,11 +62,10 @@ class Recovery:
                 missed.append((container, _exit_of(state)))
         for stranger in found.values():
             await self._delete(stranger.id, self.settings.default_runtime)
-        still_there = running + [container for container, _ in missed]
-        await self._reconcile(still_there)
-        for container in still_there:
+        await self._reconcile(running)
+        for container in running:
             self.endpoints.adopt(container)
-        self._clear_files(still_there)
+        self._clear_files(running)
         for container, end in missed:
             await self.ending.ended(container, end)
         await self._remove_half_removed()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wharfie.engine.containers import listing, ps
+from wharfie.engine.containers import listing, ps, traffic
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.create import Created, Creator
 from wharfie.engine.containers.ending import Ending
@@ -90,7 +90,7 @@ class Containers:
         own = (await storage.call(StorageDriver.usage, container.id)).size
         try:
             return own, own + self.images.get(container.image_id).size
-        except NotFound:
+        except (NotFound, InvalidArgument):  # removed by force, or none at all
             return own, own
 
     async def describe(self, container: Container) -> dict[str, str]:
@@ -331,7 +331,8 @@ class Containers:
         if not container.state.running:
             return {}
         runtime = await self._runtime(container)
-        return await runtime.call(RuntimeDriver.stats, container.id)
+        counters = await runtime.call(RuntimeDriver.stats, container.id)
+        return {**counters, "networks": traffic.counters(container)}
 
     def _running(self, ref: str) -> Container:
         container = self.catalog.get(ref)

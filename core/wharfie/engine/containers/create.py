@@ -170,7 +170,11 @@ class Creator:
     async def _make_volume(self, mount: MountPoint, container: Container, undo: Undo) -> None:
         existing = self.volumes.peek(mount.name)
         options, labels = _volume_request(mount, container.host_config)
-        record = existing or await self.volumes.create(mount.name, mount.driver, options, labels)
+        try:
+            record = existing or await self.volumes.create(mount.name, mount.driver, options, labels)
+        except NotFound as error:
+            # As 404 it would be taken for a missing image, and clients would pull.
+            raise InvalidArgument(error.message) from error
         mount.name, mount.driver, mount.source = record.name, record.driver, record.mountpoint
         if existing is None:
             undo.add("volume", lambda: self.volumes.remove(record.name, True))

@@ -7,7 +7,7 @@ from wharfie.engine.containers.modes import CONTAINER
 from wharfie.engine.model.container import Container, ContainerCreate, NetworkRecord
 from wharfie.engine.model.network import EndpointSettings
 from wharfie.engine.networks.networks import Networks
-from wharfie.spi.errors import Forbidden, InvalidArgument
+from wharfie.spi.errors import Forbidden, InvalidArgument, NotFound
 
 _ALONE = frozenset({"host", "none"})
 
@@ -24,25 +24,34 @@ def choose_networks(request: ContainerCreate, networks: Networks, catalog: Catal
     if request.network_disabled:
         mode = host.network_mode = "none"
     asked = dict(request.networking_config.endpoints_config)
-    chosen: dict[str, EndpointSettings] = {}
-    first = networks.get(mode)
-    chosen[first.name] = _take(asked, first, mode)
+    first = _find(networks, mode)
+    chosen = {first.name if first else mode: _take(asked, first, mode)}
     for name, settings in asked.items():
-        record = networks.get(name)
-        if record.name in _ALONE or first.name in _ALONE:
+        record = _find(networks, name)
+        if mode in _ALONE or (record is not None and record.name in _ALONE):
             raise InvalidArgument("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
-        chosen[record.name] = settings
+        chosen[record.name if record else name] = settings
     for name, settings in chosen.items():
-        record = networks.get(name)
-        _check_settings(record, settings)
-        settings.network_id = record.id
+        record = _find(networks, name)
+        if record is not None:
+            _check_settings(record, settings)
+            settings.network_id = record.id
     return chosen
 
 
-def _take(asked: dict[str, EndpointSettings], record: NetworkRecord, mode: str) -> EndpointSettings:
+def _find(networks: Networks, name: str) -> NetworkRecord | None:
+    """None: there is no such network yet. Docker finds that out at the start (a 404 here would make clients pull)."""
+    try:
+        return networks.get(name)
+    except NotFound:
+        return None
+
+
+def _take(asked: dict[str, EndpointSettings], record: NetworkRecord | None, mode: str) -> EndpointSettings:
     """The user's settings for the first network, under whichever name the client used."""
     found = EndpointSettings()
-    for name in (mode, record.name, record.id, "default"):
+    names = (mode, "default") if record is None else (mode, record.name, record.id, "default")
+    for name in names:
         found = asked.pop(name, found)
     return found
 

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic.alias_generators import to_pascal
 
 NO_TIME = "0001-01-01T00:00:00Z"
@@ -41,3 +48,12 @@ class Model(BaseModel):
     def dump(self) -> dict[str, Any]:
         """This model as the API's JSON object."""
         return self.model_dump(by_alias=True)
+
+
+class Sparse(Model):
+    """A model whose fields Docker leaves out of its answers when they are empty."""
+
+    @model_serializer(mode="wrap")
+    def _omit_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = handler(self)
+        return {key: value for key, value in document.items() if value}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
-from wharfie.engine.model.base import Model
+from wharfie.engine.model.base import Model, Sparse
 
 
 def _one_or_many(value: Any) -> Any:
@@ -17,7 +17,7 @@ def _one_or_many(value: Any) -> Any:
 Words = Annotated[list[str] | None, BeforeValidator(_one_or_many)]
 
 
-class HealthConfig(Model):
+class HealthConfig(Sparse):
     """Durations are nanoseconds; 0 inherits the image's value, then the default."""
 
     test: list[str] | None = None

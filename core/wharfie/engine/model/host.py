@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
-from wharfie.engine.model.base import Model, Size
+from wharfie.engine.model.base import Model, Size, Sparse
 
 
 class PortBinding(Model):
@@ -29,7 +29,7 @@ class LogConfig(Model):
     config: dict[str, str] = Field(default_factory=dict)
 
 
-class BindOptions(Model):
+class BindOptions(Sparse):
     propagation: str = ""
     non_recursive: bool = False
     create_mountpoint: bool = False
@@ -37,25 +37,25 @@ class BindOptions(Model):
     read_only_force_recursive: bool = False
 
 
-class DriverConfig(Model):
+class DriverConfig(Sparse):
     name: str = ""
     options: dict[str, str] = Field(default_factory=dict)
 
 
-class VolumeOptions(Model):
+class VolumeOptions(Sparse):
     no_copy: bool = False
     labels: dict[str, str] = Field(default_factory=dict)
     driver_config: DriverConfig | None = None
     subpath: str = ""
 
 
-class TmpfsOptions(Model):
+class TmpfsOptions(Sparse):
     size_bytes: int = 0
     mode: int = 0
     options: list[list[str]] | None = None
 
 
-class MountSpec(Model):
+class MountSpec(Sparse):
     """`docker run --mount`."""
 
     type: str = ""
@@ -66,11 +66,6 @@ class MountSpec(Model):
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
-
-    @model_serializer(mode="wrap")
-    def _omit_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        document: dict[str, Any] = handler(self)
-        return {key: value for key, value in document.items() if value not in ("", False, None)}
 
 
 class DeviceMapping(Model):

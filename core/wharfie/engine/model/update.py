@@ -1,4 +1,4 @@
-"""`POST /containers/{id}/update`: the resources and the restart policy of HostConfig, of which only what is sent changes."""
+"""`POST /containers/{id}/update`: resources and restart policy of HostConfig, of which only what is sent changes."""
 
 from __future__ import annotations
 

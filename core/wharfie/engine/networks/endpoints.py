@@ -22,7 +22,7 @@ from wharfie.engine.networks.ports import HostPorts
 from wharfie.engine.undo import Undo
 from wharfie.plugins.supervisor import Supervised
 from wharfie.spi.driver import ContainerFacts
-from wharfie.spi.errors import Conflict, InvalidArgument, WharfieError
+from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, WharfieError
 from wharfie.spi.ipam import Address, Interface, IpamDriver
 from wharfie.spi.network import Attachment, Endpoint, Joined, NetworkCapability, NetworkDriver, Port, Sandbox
 
@@ -43,9 +43,12 @@ class Endpoints:
     async def allocate(self, container: Container, facts: ContainerFacts, undo: Undo) -> list[Endpoint]:
         """Take addresses for all of the container's networks; the networks are busy from now on."""
         endpoints: list[Endpoint] = []
-        gateway = self._gateway_network(container)
+        try:
+            gateway = self._gateway_network(container)
+        except NotFound as error:
+            raise NotFound(f"failed to set up container networking: {error.message}") from error
         for index, (name, settings) in enumerate(container.networks.items()):
-            record = self._networks.get(settings.network_id or name)
+            record = self._networks.of(name, settings)
             endpoint = await self._allocate(container, facts, record, settings, index, record.name == gateway, undo)
             endpoints.append(endpoint)
         return endpoints
@@ -54,7 +57,7 @@ class Endpoints:
         """The network whose gateway is the container's default route; empty: none has one."""
         candidates = []
         for name, settings in container.networks.items():
-            record = self._networks.get(settings.network_id or name)
+            record = self._networks.of(name, settings)
             if record.pools and not record.internal:
                 candidates.append((-settings.gw_priority, record.name))
         return min(candidates)[1] if candidates else ""

@@ -11,7 +11,7 @@ from wharfie.engine.events import Events
 from wharfie.engine.filters import Filters, boolean, check, labels_match
 from wharfie.engine.identity import NAME_PATTERN, by_prefix, new_id, rfc3339
 from wharfie.engine.model.container import Container, JoinedEndpoint, NetworkRecord
-from wharfie.engine.model.network import IPAM, IPAMPool, NetworkCreate
+from wharfie.engine.model.network import IPAM, EndpointSettings, IPAMPool, NetworkCreate
 from wharfie.engine.networks.addressing import as_network, host_subnets, lease_of, lease_pools
 from wharfie.engine.settings import EngineSettings
 from wharfie.engine.undo import Undo
@@ -66,6 +66,13 @@ class Networks:
         if match is None:
             raise NotFound(f"network {ref} not found")
         return self._records[match]
+
+    def of(self, name: str, settings: EndpointSettings) -> NetworkRecord:
+        """The network of a container's endpoint: by the id that was recorded, by name when that network was made anew.
+
+        Errors: NotFound.
+        """
+        return self._records.get(settings.network_id) or self.get(name)
 
     def all(self) -> Sequence[NetworkRecord]:
         return list(self._records.values())
