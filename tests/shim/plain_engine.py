@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import termios
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class PlainEngine(Engine):
     def create(self, rootfs: Path, streams: Streams) -> int:
         if self.options.get("refuse"):
             raise InvalidArgument(self.options["refuse"])
+        if self.options.get("hang"):
+            time.sleep(100)
         kinds = {namespace["type"] for namespace in self.spec.get("linux", {}).get("namespaces", ())}
         wait, self.go = os.pipe()
         self.failure, report = os.pipe()

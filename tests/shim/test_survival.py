@@ -8,14 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from conftest import HERE, House, eventually, read_all
 
-from wharfie.spi.errors import Conflict, Unavailable
-from wharfie.spi.runtime import ExecExited, Exited, ExitReply, Io, Lost
+from wharfie.spi.errors import Conflict, DriverError, Unavailable
+from wharfie.spi.runtime import ExecExited, Exited, ExitReply, Io, LogTarget, Lost
 
 REPLY = ExitReply(before=b'{"StatusCode":', after=b"}\n")
 
@@ -246,3 +247,34 @@ def test_the_daemon_is_killed_while_it_creates(house: House) -> None:
     assert [state.status for state in house.driver.containers()] == ["stopped"]
     house.driver.delete("one")
     assert not folder.exists()
+
+
+def test_a_shim_killed_while_it_creates(house: House, options: dict[str, str], tmp_path: Path) -> None:
+    options.update(deleted=str(tmp_path / "deleted"), hang="1")
+
+    def kill() -> None:
+        eventually((house.folder("one") / "shim.pid").exists)
+        time.sleep(0.2)
+        os.kill(house.shim_pid("one"), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(Unavailable, match="is gone"):
+        house.create("one", "true")
+    killer.join()
+    assert (tmp_path / "deleted").read_text() == "one"
+    assert not house.folder("one").exists()
+    assert house.events.empty()
+
+
+def test_a_sink_that_cannot_be_imported(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("wharfie.shim.launch._IMPORT", 0.5)
+    (tmp_path / "slow_sink.py").write_text("import time; time.sleep(100)")
+    (tmp_path / "exiting_sink.py").write_text("import os; os._exit(3)")
+    (tmp_path / "needy_sink.py").write_text("import no_such_module")
+    for module, words in (("slow_sink", "cannot be"), ("exiting_sink", "cannot be"), ("needy_sink", "no_such_module")):
+        with pytest.raises(DriverError, match=words):
+            house.create("one", "true", io=Io(log=LogTarget(sink=f"{module}:Sink")))
+        assert not house.folder("one").exists()
+    house.create("one", "true", log=True)

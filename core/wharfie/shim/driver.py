@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal, cast
 from wharfie.shim.connection import Connection, Hub, connect, encode_bytes, wait
 from wharfie.shim.folder import EXIT, REQUEST, SHIM_PID, STATE, read, remove, write
 from wharfie.shim.launch import Zygote
-from wharfie.shim.protocol import VERSION, Message, Reader
+from wharfie.shim.protocol import VERSION, Broken, Message, Reader
 from wharfie.shim.run_folder import hide_mounts, unhide_mounts
 from wharfie.spi.driver import Context, Problem
 from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, Unavailable, WharfieError
@@ -136,9 +136,11 @@ class ShimRuntime(RuntimeDriver):
             shim.end_expected = False
             if shim.ended:
                 raise Unavailable(f"the shim of container {id} was killed")
-        except BaseException:
+        except BaseException as error:
             if shim is not None:
                 self._discard(shim)
+            if isinstance(error, Unavailable) and shim is not None:  # a shim that could not clear up by itself
+                self._clean(folder)
             remove(folder)
             raise
         return Process(pid=pid, netns=Path(f"/proc/{pid}/ns/net"))
@@ -276,12 +278,13 @@ class ShimRuntime(RuntimeDriver):
             with theirs:
                 self._zygote.submit("clean", folder, (), theirs)
             ours.settimeout(_SLOW)
-            ours.recv(1, socket.MSG_PEEK)
-            for message, _ in Reader(ours).read():
-                if "error" in message:
-                    self.context.log.error(
-                        "container %s, whose shim died: %s", folder.name, message["error"].get("message")
-                    )
+            try:
+                ours.recv(1, socket.MSG_PEEK)
+                errors = [message["error"]["message"] for message, _ in Reader(ours).read() if "error" in message]
+            except (TimeoutError, Broken):
+                errors = ["its remains could not be removed"]
+            for error in errors:
+                self.context.log.error("container %s, whose shim died: %s", folder.name, error)
 
     def _discard(self, shim: Connection) -> None:
         """End a shim that has no container, or whose container nobody waits for any more."""
