@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from wharfie.plugins import drivers as drivers_module
 from wharfie.plugins.states import State
 from wharfie.spi.driver import DriverEvent
 from wharfie.spi.errors import Unavailable
@@ -47,6 +48,20 @@ def test_a_caller_that_goes_away_does_not_spoil_it_for_the_others(drivers):
         gone.cancel()
         await asyncio.wait([gone])
         await house.close()
+
+    asyncio.run(scene())
+
+
+def test_the_end_waits_for_no_driver_that_hangs_on_its_way_in(drivers, monkeypatch):
+    monkeypatch.setattr(drivers_module, "_LOADING_AT_THE_END", 0.05)
+
+    async def scene():
+        house = drivers()
+        hanging = asyncio.create_task(house.get(VolumeDriver, "openhangs"))
+        await asyncio.sleep(0.01)
+        await house.close()
+        assert (await asyncio.wait([hanging], timeout=20))[1] == set()
+        assert hanging.cancelled()
 
     asyncio.run(scene())
 

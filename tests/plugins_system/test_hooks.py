@@ -103,6 +103,14 @@ def test_additions_of_all_plugins_come_together_and_a_failing_one_is_skipped(sit
     assert 'plugin "hook-raises" (wharfie-hook-raises 1.0) is skipped' in caplog.text
 
 
+def test_an_addition_of_the_wrong_types_is_the_plugins_failure(site: Path, caplog):
+    async def scene():
+        return await (await loaded()).adjust_container(ContainerFacts(id="3" * 64, name="lies"), {})
+
+    assert asyncio.run(scene()).env == {"FROM_GOOD": "lies", "FROM_SECOND": "x"}
+    assert 'plugin "hook-raises"' in caplog.text
+
+
 def test_two_plugins_that_set_the_same_are_a_conflict_that_names_both(site: Path):
     async def scene():
         with pytest.raises(Conflict) as caught:

@@ -92,7 +92,7 @@ class Debts:
             kind=contract.kind,
             driver=driver,
             method=method.__name__,
-            object=subject_of(args),
+            object=subject_of(tuple(given.values())),
             arguments={name: TypeAdapter(types[name]).dump_json(value).decode() for name, value in given.items()},
         )
         async with self._locked(debt):

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 _IMPORT = Deadline(total=30)
+_LOADING_AT_THE_END = 5.0
+"""Seconds that `close` gives a driver which is being opened; no container depends on it yet."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 """A name becomes a folder, so it holds no slash."""
 
@@ -115,7 +117,9 @@ class Drivers:
         self._closed = True
         loading = [slot.loading for slot in self._slots.values() if slot.loading is not None]
         if loading:
-            await asyncio.wait(loading)
+            _, hanging = await asyncio.wait(loading, timeout=_LOADING_AT_THE_END)
+            for task in hanging:
+                task.cancel()
         await asyncio.gather(*(self._close(slot) for slot in self._slots.values()))
         self.hooks.close()
 
@@ -291,8 +295,7 @@ class _Opening:
 
     async def enter(self, driver: D, contract: type[D], chosen: Options) -> frozenset[Any]:
         """Check, open, and ask for the capabilities."""
-        problems = await self.step(State.FAILED, "check", lambda: tuple(driver.check()), chosen.methods["check"].deadline)
-        self._judge(problems)
+        await self.step(State.FAILED, "check", lambda: self._judge(driver.check()), chosen.methods["check"].deadline)
         await self.step(State.FAILED, "open", driver.open, chosen.methods["open"].deadline)
         return await self.step(
             State.FAILED,
@@ -302,14 +305,11 @@ class _Opening:
         )
 
     def _judge(self, problems: Sequence[Problem]) -> None:
+        """In the worker: fatal problems refuse, others are logged."""
+        fatal = [problem for problem in problems if problem.fatal]
         for problem in problems:
-            if not isinstance(problem, Problem):
-                raise Refusal(
-                    State.BROKEN, f"{self._entry.title}: check returned {problem!r}, which is no Problem", "Report it"
-                )
             if not problem.fatal:
                 _LOG.warning("%s: %s (%s)", self._entry.title, problem.what, problem.fix)
-        fatal = [problem for problem in problems if problem.fatal]
         if fatal:
             raise Refusal(
                 State.UNFIT,

@@ -267,7 +267,18 @@ class Hooks:
 
 def _bound(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
     """The call of one implementation with the subset of arguments that it takes."""
-    return lambda: implementation.function(*(arguments[name] for name in implementation.argnames))
+    return lambda: _normal(implementation.function(*(arguments[name] for name in implementation.argnames)))
+
+
+def _normal(answer: Any) -> Any:
+    """In the worker: an `Adjustment` with the types that it promises, so that it cannot fail in the engine."""
+    if not isinstance(answer, Adjustment):
+        return answer
+    return Adjustment(
+        env={str(name): str(value) for name, value in answer.env.items()},
+        annotations={str(name): str(value) for name, value in answer.annotations.items()},
+        mounts=tuple(dict(mount) for mount in answer.mounts),
+    )
 
 
 def _deliver(implementation: pluggy.HookImpl) -> Any:

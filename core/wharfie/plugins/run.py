@@ -18,7 +18,7 @@ from wharfie.plugins.failure import action, explain
 from wharfie.plugins.worker import Job
 from wharfie.spi.call import Call, enter_call
 from wharfie.spi.driver import Deadline
-from wharfie.spi.errors import WharfieError
+from wharfie.spi.errors import DriverError, WharfieError
 
 T = TypeVar("T")
 
@@ -78,8 +78,16 @@ class Run(Job, Generic[T]):
         try:
             self.value = self._function()
         except BaseException as error:  # noqa: BLE001  # SystemExit, KeyboardInterrupt and StopIteration are values here
-            self.error = explain(error, title=self.title, method=self.method, arguments=self.arguments, call=self.call.id)
+            self.error = self._explain(error)
         self.seconds = time.monotonic() - began
+
+    def _explain(self, error: BaseException) -> WharfieError:
+        try:
+            return explain(error, title=self.title, method=self.method, arguments=self.arguments, call=self.call.id)
+        except BaseException:  # noqa: BLE001  # the exception's own attributes are foreign code, too
+            return DriverError(
+                f"{self.title}: {self.action} failed with an error that cannot be shown (call {self.call.id})"
+            )
 
     def finished(self) -> None:
         """In the worker: wake the event loop, or say that nobody waits any more."""

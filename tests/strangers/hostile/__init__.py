@@ -34,6 +34,7 @@ STRANGERS = (
     Stranger("wharfie-constructor-exits", "constructor-exits", "lifecycle:ConstructorExits"),
     Stranger("wharfie-unfit", "unfit", "lifecycle:Unfit"),
     Stranger("wharfie-checkfails", "checkfails", "lifecycle:CheckFails"),
+    Stranger("wharfie-checklies", "checklies", "lifecycle:CheckLies"),
     Stranger("wharfie-openfails", "openfails", "lifecycle:OpenFails"),
     Stranger("wharfie-openhangs", "openhangs", "lifecycle:OpenHangs"),
     Stranger("wharfie-closefails", "closefails", "lifecycle:CloseFails"),

@@ -1,6 +1,6 @@
 """A hook plugin whose hooks fail in every way."""
 
-from wharfie.spi.hooks import hookimpl
+from wharfie.spi.hooks import Adjustment, hookimpl
 
 
 @hookimpl
@@ -10,6 +10,8 @@ def on_event(event):
 
 @hookimpl
 def adjust_container(container):
+    if container.name == "lies":
+        return Adjustment(env=None)
     raise StopIteration
 
 

@@ -39,6 +39,13 @@ class CheckFails(Good):
         raise KeyError("check")
 
 
+class CheckLies(Good):
+    name = "checklies"
+
+    def check(self):
+        return ["no problem"]
+
+
 class OpenFails(Good):
     name = "openfails"
     attempts = 0

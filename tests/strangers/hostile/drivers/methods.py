@@ -30,6 +30,15 @@ class OwnNotFound(NotFound):
         pass
 
 
+class Unspeakable(NotFound):
+    def __init__(self):
+        pass
+
+    @property
+    def message(self):
+        raise SystemExit(4)
+
+
 async def coroutine():
     return None
 
@@ -52,6 +61,7 @@ RAISED = {
     "invalid": InvalidArgument("option size is 'x'; it must be a number"),
     "conflict": Conflict("volume is in use"),
     "ownnotfound": OwnNotFound(),
+    "unspeakable": Unspeakable(),
     "full": OutOfSpace("the pool acme-1 is full"),
     "unavailable": Unavailable("server 10.0.0.5 is down", retry_after=3),
     "drivererror": DriverError("the server answered 500"),
