@@ -113,11 +113,9 @@ class Catalog:
         await self._metadata.put(TABLE, container.id, container.model_dump_json())
         self._records[container.id] = container
 
-    async def drop(self, container: Container) -> None:
-        """The container is gone."""
+    async def drop(self, container: Container) -> Live | None:
+        """The container is gone; who waits for that is still to be answered."""
         await self._metadata.delete(TABLE, container.id)
         self._records.pop(container.id, None)
         self.release_name(container.name, container.id)
-        live = self._live.pop(container.id, None)
-        if live is not None:
-            live.waiting.removed(container.state.exit_code)
+        return self._live.pop(container.id, None)

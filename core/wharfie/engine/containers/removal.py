@@ -58,10 +58,12 @@ class Remover:
             await self.debts.settle(StorageDriver, container.storage_driver, StorageDriver.remove, container.id)
             await self._remove_log(container)
             await asyncio.to_thread(shutil.rmtree, self.catalog.folder(container), ignore_errors=True)
-            await self.catalog.drop(container)
+            live = await self.catalog.drop(container)
         self.events.emit("container", "destroy", container.id, container_attributes(container))
         if volumes:
             await self._remove_volumes(container)
+        if live is not None:
+            live.waiting.removed(container.state.exit_code)
 
     async def _remove_log(self, container: Container) -> None:
         try:

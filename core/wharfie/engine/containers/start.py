@@ -8,6 +8,7 @@ it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import time
@@ -89,7 +90,9 @@ class Starter:
         endpoints = await self.endpoints.allocate(container, self.catalog.facts(container), undo)
         resolver = self._write_files(container, endpoints, runtime)
         sources = await self._mount_volumes(container, undo)
-        bundle = self._write_bundle(container, sources)
+        bundle = self.settings.exec_root / "bundles" / container.id
+        undo.add("bundle", lambda: asyncio.to_thread(shutil.rmtree, bundle, True))
+        self._write_bundle(container, bundle, sources)
         storage = await self.drivers.get(StorageDriver, container.storage_driver)
         rootfs = await storage.call(StorageDriver.mounts, container.id)
         io = await self._io(container)
@@ -216,7 +219,7 @@ class Starter:
                 sources.append((mount, ""))
         return sources
 
-    def _write_bundle(self, container: Container, sources: list[tuple[MountPoint, str]]) -> Path:
+    def _write_bundle(self, container: Container, bundle: Path, sources: list[tuple[MountPoint, str]]) -> None:
         hc = container.host_config
         found = assemble.Found(
             mounts=oci_mounts(sources, hc.tmpfs or {}),
@@ -225,10 +228,8 @@ class Starter:
             shm=self._shm(container),
         )
         document = assemble.config(container, self.settings, self.host, found)
-        bundle = self.settings.exec_root / "bundles" / container.id
         bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
         (bundle / "config.json").write_text(json.dumps(document))
-        return bundle
 
     def _shm(self, container: Container) -> str:
         mode = container.host_config.ipc_mode
