@@ -177,10 +177,13 @@ class Networks:
 
     async def ensure(self, record: NetworkRecord) -> None:
         """Make the network's kernel objects if this daemon has not seen them yet (a network kept over a reboot)."""
-        if record.id not in self._made:
-            driver = await self._driver(record.driver)
-            await driver.call(NetworkDriver.create_network, as_network(record))
-            self._made.add(record.id)
+        if record.id in self._made:
+            return
+        async with self._lock:
+            if record.id not in self._made:
+                driver = await self._driver(record.driver)
+                await driver.call(NetworkDriver.create_network, as_network(record))
+                self._made.add(record.id)
 
     async def _driver(self, name: str) -> Supervised[NetworkDriver]:
         if name not in self._drivers.known(NetworkDriver):
