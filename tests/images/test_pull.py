@@ -112,7 +112,7 @@ def test_the_platform_is_chosen_from_an_index(with_house, registry, make, tmp_pa
         assert digest == layout.index[0]["digest"]
         await house.pull(name, "1", platform="linux/arm64")
         assert house.images.get(f"{name}:1").architecture == "arm64"
-        message = "no matching manifest for linux/s390x in the manifest list entries: no match for platform in manifest: not found"
+        message = "no matching manifest for linux/s390x in the manifest list entries: no match for platform"
         with pytest.raises(NotFound, match=message):
             await house.pull(name, "1", platform="linux/s390x")
         with pytest.raises(InvalidArgument):

@@ -35,7 +35,7 @@ class Challenge:
 def parse_challenges(header: str) -> list[Challenge]:
     """Those that we know, bearer first."""
     marks = list(_CHALLENGE.finditer(header))
-    ends = [mark.start() for mark in marks[1:]] + [len(header)]
+    ends = [*(mark.start() for mark in marks), len(header)][1:]
     found = [
         Challenge(
             mark[1].lower(),

@@ -43,7 +43,6 @@ _ACCEPT = ", ".join(
 _TOKEN_LIMIT = 1 << 20
 _TAGS_LIMIT = 16 << 20
 _PAGES = 1000
-_PIECE = 1 << 18
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*rel="?next"?')
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-")
 
@@ -247,7 +246,7 @@ def _start(response: httpx.Response) -> int:
 def _copy(response: httpx.Response, out: FileDescriptor, *, skip: int, count: int) -> None:
     """The body without its first `skip` bytes, at most `count` bytes of it. Errors: Unavailable when it breaks off."""
     try:
-        for piece in response.iter_raw(_PIECE):
+        for piece in response.iter_raw():
             progress()
             view = memoryview(piece)
             dropped = min(skip, len(view))

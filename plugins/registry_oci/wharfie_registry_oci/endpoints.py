@@ -38,7 +38,7 @@ class Endpoints:
     def of(self, server: str) -> Sequence[Endpoint]:
         """In the order in which they are tried."""
         mirrors = [Endpoint(url.rstrip("/"), trusted=False) for url in self._settings.registry_mirrors if server == HUB]
-        if not self.insecure(server):
+        if not self.insecure(server) or self._authorities(server):  # who names an authority does not want plain HTTP
             return [*mirrors, Endpoint(f"https://{server}")]
         plain = self._plain.get(server)
         schemes = ["https", "http"] if plain is None else ["http"] if plain else ["https"]
@@ -77,13 +77,16 @@ class Endpoints:
         if self.insecure(host):
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        for path in _files(self._settings.certificates / host, ".crt"):
+        for path in self._authorities(host):
             context.load_verify_locations(cafile=path)
             context.check_hostname = True
             context.verify_mode = ssl.CERT_REQUIRED
         for path in _files(self._settings.certificates / host, ".cert"):
             context.load_cert_chain(path, path.with_suffix(".key"))
         return context
+
+    def _authorities(self, host: str) -> Sequence[Path]:
+        return _files(self._settings.certificates / host, ".crt")
 
 
 def _files(folder: Path, suffix: str) -> list[Path]:
