@@ -80,7 +80,9 @@ async def load(call: Asked, quiet: Flag = False, platform: Text = "") -> Respons
     body = call.request.stream()
     images = call.engine.images
     return await progress_response(
-        call.request, lambda progress: images.load(body, quiet=quiet, progress=progress, platform=platform)
+        call.request,
+        lambda progress: images.load(body, quiet=quiet, progress=progress, platform=platform),
+        always_in_band=True,
     )
 
 

@@ -156,20 +156,20 @@ class Progress:
         return lines
 
 
-async def progress_response(request: Request, work: Work) -> Response:
+async def progress_response(request: Request, work: Work, *, always_in_band: bool = False) -> Response:
     """Run `work`, which is given a callable for its messages, and stream them.
 
-    An error before the first message is raised, and so becomes a status; a later one is a message of its own. When the
-    client goes away, the work is cancelled.
+    An error before the first message is raised, and so becomes a status, unless `always_in_band`; a later one is a message
+    of its own. When the client goes away, the work is cancelled.
     """
     progress = Progress()
     task = asyncio.ensure_future(work(progress))
     with connection(request).when_gone(task.cancel):
-        return Stream(await begun(_progress_pieces(task, progress)), Json.media_type)
+        return Stream(await begun(_progress_pieces(task, progress, always_in_band)), Json.media_type)
 
 
-async def _progress_pieces(task: asyncio.Future[Any], progress: Progress) -> AsyncIterator[bytes]:
-    sent = False
+async def _progress_pieces(task: asyncio.Future[Any], progress: Progress, always_in_band: bool) -> AsyncIterator[bytes]:
+    sent = always_in_band
     try:
         while not task.done():
             more = asyncio.ensure_future(progress.wait())

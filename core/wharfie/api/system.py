@@ -9,6 +9,7 @@ from wharfie.api.call import Asked
 from wharfie.api.credentials import AuthConfig
 from wharfie.api.query import Texts
 from wharfie.api.responses import Empty, Json
+from wharfie.api.views.info import info_view
 from wharfie.api.views.usage import usage_view
 from wharfie.spi.errors import InvalidArgument
 
@@ -41,7 +42,7 @@ async def version(call: Asked) -> Response:
 
 @router.get("/info")
 async def info(call: Asked) -> Response:
-    return Json(await call.engine.system.info())
+    return Json(info_view(await call.engine.system.info(), call.version))
 
 
 @router.get("/system/df")

@@ -25,6 +25,9 @@ NO_VIRTUAL_SIZE: Version = (1, 44)
 ANONYMOUS_PRUNE: Version = (1, 42)
 """From here on pruning volumes spares named ones."""
 
+NO_BRIDGE_NETFILTER: Version = (1, 50)
+"""Before, info told of the kernel's bridge-nf-call settings and of TCP memory limits."""
+
 _PREFIX = re.compile(r"/v(\d{1,4})\.(\d{1,4})(?=/|$)")
 
 

@@ -427,7 +427,7 @@ def driver_sections(config: DaemonConfig) -> dict[str, dict[str, Any]]:
     for key in ("insecure-registries", "registry-mirrors"):
         values = getattr(config, key.replace("-", "_"))
         if values:
-            put("registry.oci", key, values, key)
+            put(f"registry.{config.registry_driver}", key, values, key)
     for option in config.storage_opts:
         name, _, value = option.partition("=")
         driver, _, setting = name.partition(".")

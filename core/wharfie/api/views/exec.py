@@ -8,12 +8,17 @@ from wharfie.engine.model.container import ExecRecord
 
 
 def exec_view(record: ExecRecord) -> dict[str, Any]:
-    """Definition ExecInspectResponse. Privileged and user are shown when they were asked for."""
+    """Definition ExecInspectResponse. The user is shown when one was asked for."""
     request = record.request
     program, *arguments = request.cmd or [""]
-    process: dict[str, Any] = {"tty": request.tty, "entrypoint": program, "arguments": arguments}
-    if request.privileged or request.user:
-        process |= {"privileged": request.privileged, "user": request.user}
+    process: dict[str, Any] = {
+        "tty": request.tty,
+        "entrypoint": program,
+        "arguments": arguments,
+        "privileged": request.privileged,
+    }
+    if request.user:
+        process["user"] = request.user
     return {
         "ID": record.id,
         "Running": record.running,

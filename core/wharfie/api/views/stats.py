@@ -26,6 +26,7 @@ _NO_CPU = {
     "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
     "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
 }
+_NO_LIMIT = 2**63 - 1
 _TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 
 
@@ -57,7 +58,7 @@ def stats_view(
 
 
 def _pids(pids: Mapping[str, Any]) -> dict[str, int]:
-    return {name: pids[name] for name in ("current", "limit") if pids.get(name)}
+    return {name: pids[name] for name in ("current", "limit") if 0 < pids.get(name, 0) < _NO_LIMIT}
 
 
 def _cpu(cpu: Mapping[str, Any]) -> dict[str, Any]:
