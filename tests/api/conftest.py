@@ -183,6 +183,7 @@ class EchoDrivers:
 
     def __init__(self) -> None:
         self.judges: dict[str, Any] = {}
+        self.capabilities: frozenset[Any] = frozenset()
 
     async def get(self, contract: Any, name: str) -> Any:
         if name not in self.judges:
@@ -193,7 +194,7 @@ class EchoDrivers:
             assert method is AuthzDriver.request
             return judge(request)
 
-        return SimpleNamespace(call=call)
+        return SimpleNamespace(call=call, capabilities=self.capabilities)
 
     def states(self) -> list[Any]:
         return []

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from wharfie.api import body
 from wharfie.api.errors import as_answer
 from wharfie.api.hijack import connection
-from wharfie.spi.authz import ApiRequest, AuthzDriver
+from wharfie.spi.authz import ApiRequest, AuthzCapability, AuthzDriver
 from wharfie.spi.errors import Forbidden, WharfieError
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def authorizer(drivers: Drivers, names: Sequence[str]) -> Callable[[Request], Aw
         for name in names:
             try:
                 driver = await drivers.get(AuthzDriver, name)
+                if AuthzCapability.RESPONSES in driver.capabilities:
+                    raise Forbidden("it wants to judge answers too, which this engine cannot have it do yet")
                 decision = await driver.call(AuthzDriver.request, asked)
             except WharfieError as error:
                 raise Forbidden(f"authorization denied by plugin {name}: {as_answer(error)[1]}") from error
