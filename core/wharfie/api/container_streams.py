@@ -140,4 +140,5 @@ async def _sample(
     call: Call, container: Container, previous: dict[str, Any] | None, *, named: bool = True
 ) -> dict[str, Any]:
     counters = await call.engine.containers.stats(container.id) if container.state.running else {}
-    return stats_view(container, counters, previous, named=named)
+    memory = call.engine.system.host.memory
+    return stats_view(container, counters, previous, host_memory=memory, named=named)

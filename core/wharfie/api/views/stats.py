@@ -31,11 +31,17 @@ _TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 
 
 def stats_view(
-    container: Container, counters: Mapping[str, Any], previous: Mapping[str, Any] | None, *, named: bool = True
+    container: Container,
+    counters: Mapping[str, Any],
+    previous: Mapping[str, Any] | None,
+    *,
+    host_memory: int,
+    named: bool = True,
 ) -> dict[str, Any]:
     """Definition ContainerStats. Without counters (nothing runs) the same object with zeros.
 
-    `previous`: the view before this one; clients compute rates from the two.
+    `previous`: the view before this one; clients compute rates from the two. `host_memory`: bytes, the limit of a container
+    without one.
     """
     running = bool(counters)
     view: dict[str, Any] = {
@@ -47,7 +53,7 @@ def stats_view(
         "storage_stats": {},
         "cpu_stats": _cpu(counters["cpu"]) if "cpu" in counters else _NO_CPU,
         "precpu_stats": previous["cpu_stats"] if previous else _NO_CPU,
-        "memory_stats": _memory(counters.get("memory", {})),
+        "memory_stats": _memory(counters.get("memory", {}), host_memory),
     }
     if named:
         view["name"] = f"/{container.name}"
@@ -84,9 +90,11 @@ def _host_cpu_ns() -> int:
     return sum(int(ticks) for ticks in line.split()[1:8]) * _TICK_NS
 
 
-def _memory(memory: Mapping[str, Any]) -> dict[str, Any]:
-    view = {"usage": memory.get("usage"), "max_usage": memory.get("max_usage")}
-    view |= {"stats": memory.get("stats"), "limit": memory.get("limit")}
+def _memory(memory: Mapping[str, Any], host_memory: int) -> dict[str, Any]:
+    if not memory:
+        return {}
+    view = {"usage": memory.get("usage"), "max_usage": memory.get("max_usage"), "stats": memory.get("stats")}
+    view["limit"] = min(memory.get("limit") or host_memory, host_memory)
     return {name: value for name, value in view.items() if value}
 
 
