@@ -195,6 +195,12 @@ def image(work):
 
 
 @pytest.fixture
+def base():
+    """A configuration to change."""
+    return copy.deepcopy(BASE)
+
+
+@pytest.fixture
 def root(image, tmp_path_factory, work):
     """A copy of the image for one test."""
     folder = Path(tempfile.mkdtemp(prefix="root-", dir=work))
