@@ -171,6 +171,8 @@ class Engine:
         return engine
 
     async def _open(self, recovery: Recovery) -> None:
+        await self.drivers.start()
+        self.events.observe(self.drivers.hooks.on_event)
         self.containers.catalog.load()
         await self.networks.open()
         await self.volumes.open()

@@ -127,9 +127,11 @@ class Volumes:
         return self._locks.setdefault(name, asyncio.Lock())
 
     async def _driver(self, name: str, context: str) -> Supervised[VolumeDriver]:
-        if name not in self._drivers.known(VolumeDriver):
-            raise NotFound(f'{context}error looking up volume plugin {name}: plugin "{name}" not found')
-        return await self._drivers.get(VolumeDriver, name)
+        try:
+            return await self._drivers.get(VolumeDriver, name)
+        except NotFound as error:
+            log.info("%s", error)
+            raise NotFound(f'{context}error looking up volume plugin {name}: plugin "{name}" not found') from error
 
     # ---- finding
 

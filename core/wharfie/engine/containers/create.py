@@ -126,8 +126,10 @@ class Creator:
 
     async def _runtime(self, host: HostConfig) -> str:
         name = self.settings.default_runtime if host.runtime in _RUNTIME_ALIASES else host.runtime
-        if name not in self.drivers.known(RuntimeDriver):
-            raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime or name}")
+        try:
+            await self.drivers.get(RuntimeDriver, name)
+        except NotFound as error:
+            raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime or name}") from error
         host.runtime = host.runtime or name
         return name
 
@@ -139,9 +141,10 @@ class Creator:
         elif log.type == self.settings.log_driver:
             log.config = {**self.settings.log_options, **log.config}
         container.log_driver = log.type
-        if log.type not in self.drivers.known(LogDriver):
-            raise InvalidArgument(f"logger: no log driver named '{log.type}' is registered")
-        driver = await self.drivers.get(LogDriver, log.type)
+        try:
+            driver = await self.drivers.get(LogDriver, log.type)
+        except NotFound as error:
+            raise InvalidArgument(f"logger: no log driver named '{log.type}' is registered") from error
         facts = self.catalog.facts(container)
         container.log_options = dict(await driver.call(LogDriver.plan, facts, log.config))
         container.log_path = await driver.call(LogDriver.path, facts, container.log_options)

@@ -92,7 +92,7 @@ class Starter:
         sources = await self._mount_volumes(container, undo)
         bundle = self.settings.exec_root / "bundles" / container.id
         undo.add("bundle", lambda: asyncio.to_thread(shutil.rmtree, bundle, True))
-        self._write_bundle(container, bundle, sources)
+        await self._write_bundle(container, bundle, sources)
         storage = await self.drivers.get(StorageDriver, container.storage_driver)
         rootfs = await storage.call(StorageDriver.mounts, container.id)
         io = await self._io(container)
@@ -219,7 +219,7 @@ class Starter:
                 sources.append((mount, ""))
         return sources
 
-    def _write_bundle(self, container: Container, bundle: Path, sources: list[tuple[MountPoint, str]]) -> None:
+    async def _write_bundle(self, container: Container, bundle: Path, sources: list[tuple[MountPoint, str]]) -> None:
         hc = container.host_config
         found = assemble.Found(
             mounts=oci_mounts(sources, hc.tmpfs or {}),
@@ -228,6 +228,7 @@ class Starter:
             shm=self._shm(container),
         )
         document = assemble.config(container, self.settings, self.host, found)
+        assemble.adjust(document, await self.drivers.hooks.adjust_container(self.catalog.facts(container), document))
         bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
         (bundle / "config.json").write_text(json.dumps(document))
 

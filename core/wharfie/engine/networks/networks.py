@@ -186,9 +186,11 @@ class Networks:
                 self._made.add(record.id)
 
     async def _driver(self, name: str) -> Supervised[NetworkDriver]:
-        if name not in self._drivers.known(NetworkDriver):
-            raise NotFound(f'plugin "{name}" not found')
-        return await self._drivers.get(NetworkDriver, name)
+        try:
+            return await self._drivers.get(NetworkDriver, name)
+        except NotFound as error:
+            log.info("%s", error)
+            raise NotFound(f'plugin "{name}" not found') from error
 
     async def driver_of(self, record: NetworkRecord) -> Supervised[NetworkDriver]:
         return await self._drivers.get(NetworkDriver, record.driver)

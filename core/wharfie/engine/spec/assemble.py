@@ -11,6 +11,7 @@ from wharfie.engine.model.container import Container
 from wharfie.engine.settings import EngineSettings
 from wharfie.engine.spec import capabilities, devices, limits, security
 from wharfie.spi.driver import HostFacts
+from wharfie.spi.hooks import Adjustment
 
 OCI_VERSION = "1.2.0"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -102,6 +103,14 @@ def config(container: Container, settings: EngineSettings, host: HostFacts, foun
     if hc.init or (hc.init is None and settings.init):
         document["annotations"][INIT_ANNOTATION] = "true"
     return document
+
+
+def adjust(document: dict[str, Any], adjustment: Adjustment) -> None:
+    """Add what hook plugins asked for (`adjust_container`)."""
+    added = [f"{name}={value}" for name, value in adjustment.env.items()]
+    document["process"]["env"] = merge_environment(document["process"]["env"], added)
+    document["annotations"].update(adjustment.annotations)
+    document["mounts"] += [dict(mount) for mount in adjustment.mounts]
 
 
 def process(container: Container, settings: EngineSettings) -> dict[str, Any]:
