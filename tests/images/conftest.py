@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import io
@@ -11,8 +12,10 @@ import shutil
 import socket
 import subprocess
 import tarfile
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -38,7 +41,7 @@ class House:
     def __init__(self, root: Path, **options: Any) -> None:
         self.root = root
         self.options = options
-        self.containers: list[Container] = []
+        self.containers: list[Container] = list(options.get("using", ()))
 
     async def __aenter__(self) -> House:
         self.metadata = Metadata(self.root / "metadata.db")
@@ -243,3 +246,87 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     registry = Registry(tmp_path_factory.mktemp("registry"))
     yield registry
     registry.close()
+
+
+# A registry that does as it is told
+
+
+class Liar:
+    """Serves a Layout's blobs by the distribution protocol; `tamper(handler, path)` may answer in its place."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.seen: list[tuple[str, str]] = []
+        self.tamper: Callable[[BaseHTTPRequestHandler, str], bool] = lambda handler, path: False
+        liar = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                liar.seen.append((self.path, self.headers.get("Range", "")))
+                with contextlib.suppress(OSError):
+                    if not liar.tamper(self, self.path):
+                        liar.serve(self)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.address = f"127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
+        self.thread.start()
+
+    def serve(self, handler: BaseHTTPRequestHandler) -> None:
+        """The right answer."""
+        name = handler.path.rpartition("/")[2]
+        if not name.startswith("sha256:"):
+            name = next((entry["digest"] for entry in self.layout.index), "")
+        data = self.layout.blobs.get(name)
+        if data is None:
+            return self.reply(handler, 404)
+        media_type = json.loads(data).get("mediaType", "") if "/manifests/" in handler.path else "application/octet-stream"
+        start = int(handler.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if not start:
+            return self.reply(handler, 200, data, Content_Type=media_type)
+        return self.reply(handler, 206, data[start:], Content_Range=f"bytes {start}-{len(data) - 1}/{len(data)}")
+
+    @staticmethod
+    def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **headers: str) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    @staticmethod
+    def break_off(handler: BaseHTTPRequestHandler, body: bytes, sent: int, status: int = 200, **headers: str) -> None:
+        """Say the whole body, send a part, and close."""
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(body[:sent])
+        handler.wfile.flush()
+        handler.connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def liar(make: SimpleNamespace) -> Iterator[Callable[[Layout], Liar]]:
+    made: list[Liar] = []
+
+    def build(layout: Layout) -> Liar:
+        made.append(Liar(layout))
+        return made[-1]
+
+    yield build
+    for each in made:
+        each.close()
