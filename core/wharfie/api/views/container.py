@@ -58,9 +58,9 @@ def _paths(engine: Engine, container: Container) -> dict[str, str]:
     folder = engine.containers.folder(container)
     started = container.state.status != "created" or container.state.exit_code != 0
     return {
-        "ResolvConfPath": str(folder / "resolv.conf") if started else "",
-        "HostnamePath": str(folder / "hostname") if started else "",
-        "HostsPath": str(folder / "hosts") if started else "",
+        "ResolvConfPath": f"{folder}/resolv.conf" if started else "",
+        "HostnamePath": f"{folder}/hostname" if started else "",
+        "HostsPath": f"{folder}/hosts" if started else "",
         "LogPath": container.log_path if started else "",
     }
 

@@ -34,6 +34,8 @@ class Live:
     started_monotonic: float = 0.0
     stopping: bool = False
     """A user's stop, kill or restart is under way: the restart policy keeps out."""
+    graph: dict[str, str] | None = None
+    """What the storage driver said of the container's layer, which does not change."""
 
 
 class Catalog:

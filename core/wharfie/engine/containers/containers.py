@@ -94,9 +94,12 @@ class Containers:
             return own, own
 
     async def describe(self, container: Container) -> dict[str, str]:
-        """Rows of `GraphDriver.Data`."""
-        storage = await self.drivers.get(StorageDriver, container.storage_driver)
-        return dict(await storage.call(StorageDriver.describe, container.id))
+        """Rows of `GraphDriver.Data`. Asked once: inspect is the call that clients poll."""
+        live = self.catalog.live(container)
+        if live.graph is None:
+            storage = await self.drivers.get(StorageDriver, container.storage_driver)
+            live.graph = dict(await storage.call(StorageDriver.describe, container.id))
+        return live.graph
 
     def folder(self, container: Container) -> Path:
         return self.catalog.folder(container)
