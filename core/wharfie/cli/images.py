@@ -145,7 +145,7 @@ def _rows(image: Mapping[str, Any], no_trunc: bool) -> Iterator[dict[str, Any]]:
     identity = image["Id"] if no_trunc else image["Id"].removeprefix("sha256:")[:12]
     row = {
         "ID": identity,
-        "CreatedSince": units.ago(image["Created"]) if image["Created"] else "N/A",
+        "CreatedSince": units.ago(image["Created"]) if image["Created"] > 0 else "N/A",
         "CreatedAt": image["Created"],
         "Size": units.human_size(image["Size"]),
         "Containers": image.get("Containers", -1),
