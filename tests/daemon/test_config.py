@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from wharfie.daemon import config
+from wharfie.daemon import config, mapping
 from wharfie.daemon.config import DaemonConfig
 from wharfie.daemon.flags import command
 from wharfie.daemon.keys import KEYS, Fate
@@ -24,7 +24,7 @@ def validate(*arguments: str) -> Result:
 def refused(file: dict[str, Any], flags: dict[str, Any] | None = None) -> str:
     with pytest.raises(InvalidArgument) as caught:
         loaded, _ = config.load(file, flags or {})
-        config.driver_sections(loaded)
+        mapping.driver_sections(loaded)
     return caught.value.message
 
 
@@ -99,7 +99,7 @@ def test_keys_without_effect_are_reported():
 
 
 def test_dockers_keys_become_drivers_settings():
-    sections = config.driver_sections(
+    sections = mapping.driver_sections(
         loaded(
             {
                 "storage-opts": ["overlay2.sync=false", "acme.pool=x=y"],
@@ -120,7 +120,7 @@ def test_dockers_keys_become_drivers_settings():
 
 
 def test_engine_settings(tmp_path):
-    settings = config.engine_settings(
+    settings = mapping.engine_settings(
         loaded(
             {
                 "data-root": str(tmp_path),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
-from wharfie.daemon.config import DaemonConfig, driver_sections
+from wharfie.daemon.config import DaemonConfig
 from wharfie.daemon.listeners import check_hosts, tls_context
+from wharfie.daemon.mapping import driver_sections
 from wharfie.plugins.contract import CONTRACTS
 from wharfie.plugins.inventory import Inventory, core_version
 from wharfie.plugins.loader import absent, choose, import_driver

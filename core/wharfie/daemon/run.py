@@ -20,9 +20,10 @@ from wharfie.api.front import REQUEST_ID
 from wharfie.api.server import Server
 from wharfie.daemon import logs
 from wharfie.daemon.checks import driver_settings, report_missing
-from wharfie.daemon.config import DaemonConfig, engine_settings
+from wharfie.daemon.config import DaemonConfig
 from wharfie.daemon.listeners import Listener, open_listeners
 from wharfie.daemon.lock import Locks, instance_of
+from wharfie.daemon.mapping import engine_settings
 from wharfie.engine.engine import Engine
 from wharfie.engine.host import host_facts
 from wharfie.plugins.drivers import Drivers
