@@ -187,6 +187,7 @@ class Engine:
         """What drivers say unasked. The ends of containers are dealt with one after the other for each container."""
         if isinstance(event, ExecExited):
             self.execs.ended(event.id, event.exec_id, event.exit)
+            self.ending.later(self.execs.let_go(event.id, event.exec_id), f"the end of exec {event.exec_id}")
         elif isinstance(event, Exited):
             self._ended(event.id, event.exit)
         elif isinstance(event, Lost):

@@ -171,6 +171,14 @@ class Execs:
             attributes = container_attributes(container, execID=exec_id, exitCode=str(exit.code))
             self._events.emit("container", "exec_die", container_id, attributes)
 
+    async def let_go(self, container_id: str, exec_id: str) -> None:
+        """The end is recorded: the clients' connections may end."""
+        if container_id in self._catalog:
+            container = self._catalog.get(container_id)
+            if container.state.running:
+                runtime = await self._runtime(container)
+                await runtime.call(RuntimeDriver.exec_delete, container_id, exec_id)
+
     def container_ended(self, container_id: str) -> None:
         """All processes of the container are gone."""
         for record in self._records.values():

@@ -11,6 +11,7 @@ that it knows of a container is in the container's folder, `<run>/<id>/` (see `f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -154,6 +155,10 @@ class ShimRuntime(RuntimeDriver):
     def exec_start(self, id: str, exec_id: str) -> Process:
         pid = int(self._get(id).call("exec_start", _SLOW, exec_id=exec_id)["pid"])
         return Process(pid=pid, netns=Path(f"/proc/{pid}/ns/net"))
+
+    def exec_delete(self, id: str, exec_id: str) -> None:
+        with contextlib.suppress(NotFound):
+            self._get(id).call("exec_delete", _QUICK, exec_id=exec_id)
 
     def signal(self, id: str, signal: int, *, exec_id: str = "", everyone: bool = False) -> None:
         self._get(id).call("signal", _QUICK, signal=int(signal), exec_id=exec_id, everyone=everyone)

@@ -16,6 +16,8 @@ from wharfie.shim.protocol import Message
 from wharfie.shim.session import Session
 from wharfie.spi.errors import Conflict, NotFound
 
+RECORD_LIMIT = 2.0  # seconds that a client's end waits for the daemon to record an exec's
+
 
 @dataclass(slots=True)
 class _Exec:
@@ -28,17 +30,22 @@ class _Exec:
 class Execs:
     """The execs of one container, from `prepare` until they have ended and been reported."""
 
-    def __init__(self, loop: Loop, emit: Callable[[Message], None], on_idle: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: Loop, emit: Callable[[Message], None], on_idle: Callable[[], None], alone: Callable[[], bool]
+    ) -> None:
+        """`alone`: whether no daemon is there that could record an end."""
         self._loop = loop
         self._emit = emit
         self._on_idle = on_idle
+        self._alone = alone
+        self._unrecorded: dict[str, Session] = {}  # ended, with clients that wait until the daemon has recorded it
         self._execs: dict[str, _Exec] = {}
         self._leaving: list[Session] = []  # ended, with clients that have not yet read everything
 
     @property
     def idle(self) -> bool:
         """No client of an exec is left."""
-        return not self._leaving
+        return not self._leaving and not self._unrecorded
 
     def prepare(self, exec_id: str, process: Mapping[str, Any], io: Mapping[str, Any], user: str) -> None:
         """Errors: Conflict (the id exists)."""
@@ -84,14 +91,30 @@ class Execs:
             return False
         at_ns = time.time_ns()
         session = self._execs.pop(exec_id).session
-        self._leaving.append(session)
+        self._unrecorded[exec_id] = session
 
         def drained() -> None:
             self._emit({"event": "ExecExited", "exec_id": exec_id, "exit": {"code": code, "at_ns": at_ns}})
+            if self._alone():
+                self.delete(exec_id)
+            else:
+                self._loop.after(RECORD_LIMIT, lambda: self.delete(exec_id))
+
+        session.drain(drained, hold=True)
+        return True
+
+    def delete(self, exec_id: str) -> None:
+        """The end was recorded: the clients' connections end. May be repeated."""
+        session = self._unrecorded.pop(exec_id, None)
+        if session is not None:
+            self._leaving.append(session)
+            session.finish()
             self._forget_idle()
 
-        session.drain(drained)
-        return True
+    def delete_ended(self) -> None:
+        """The daemon is gone: nobody will record what has ended."""
+        for exec_id in tuple(self._unrecorded):
+            self.delete(exec_id)
 
     def abandon_all(self) -> None:
         """The container has ended: what was prepared will never run."""

@@ -47,7 +47,7 @@ class Shim:
         self._engine: Engine | None = None
         self._spec: dict[str, Any] = {}
         self._session = Session(self._loop, self._request["io"], None, self._detached, self._stop_when_idle)
-        self._execs = Execs(self._loop, self._emit, self._stop_when_idle)
+        self._execs = Execs(self._loop, self._emit, self._stop_when_idle, lambda: self._control.alone)
         self._resolver: Resolver | None = None
         self._status = "creating"
         self._pid = 0
@@ -78,6 +78,7 @@ class Shim:
             "start": self._start,
             "exec": self._exec,
             "exec_start": self._exec_start,
+            "exec_delete": lambda request: self._execs.delete(request.message["exec_id"]),
             "signal": self._signal,
             "attach": self._attach,
             "notify_exit": self._notify_exit,
@@ -300,6 +301,7 @@ class Shim:
             self._vanish()
         elif self._finished:
             self._answer_waiters()
+        self._execs.delete_ended()
         self._stop_when_idle()
 
     def _delete(self, request: Request) -> Any:

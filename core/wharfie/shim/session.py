@@ -64,6 +64,7 @@ class Session:
         self._on_detach = on_detach
         self._on_idle = on_idle
         self._clients: list[Client] = []
+        self._held = False
         self._outputs: list[_Output] = []
         self._input = -1
         self._input_waiting = bytearray()
@@ -129,8 +130,12 @@ class Session:
         self._clients.clear()
         self.abandon()
 
-    def drain(self, done: Callable[[], None]) -> None:
-        """The process has ended. Call `done` when all its output was passed on, at the latest after DRAIN_LIMIT."""
+    def drain(self, done: Callable[[], None], *, hold: bool = False) -> None:
+        """The process has ended. Call `done` when all its output was passed on, at the latest after DRAIN_LIMIT.
+
+        `hold`: the clients' connections stay open until `finish`.
+        """
+        self._held = hold
         self._done = done
         self._ended = True
         self._close_input()
@@ -151,7 +156,7 @@ class Session:
         if not self._keep_stdin:
             client.reads = False
         self._clients.append(client)
-        if self._ended and not self._outputs:
+        if self._ended and not self._outputs and not self._held:
             client.finish()
             return
         client.accept_initial(initial)
@@ -271,8 +276,14 @@ class Session:
             for timer in (self._quiet, self._last):
                 if timer is not None:
                     timer.cancel()
-            self._finish_clients()
+            if not self._held:
+                self._finish_clients()
             done()
+
+    def finish(self) -> None:
+        """End the connections that `drain` held."""
+        self._held = False
+        self._finish_clients()
 
     def _close_output(self, output: _Output) -> None:
         self._loop.forget(output.fd)

@@ -211,6 +211,12 @@ class RuntimeDriver(Driver[RuntimeCapability]):
 
     @abstractmethod
     @deadline(5)
+    def exec_delete(self, id: str, exec_id: str) -> None:
+        """The core has recorded the end of an exec: its clients' connections end now, not before, so that who sees the end
+        of the stream finds the exit code. Succeeds when it is not there."""
+
+    @abstractmethod
+    @deadline(5)
     def signal(self, id: str, signal: int, *, exec_id: str = "", everyone: bool = False) -> None:
         """Send a signal to the container's first process, to an exec's, or to all. Errors: NotFound, Conflict (ended)."""
 

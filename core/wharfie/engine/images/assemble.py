@@ -71,6 +71,10 @@ class Assembler:
             kept = self.catalog.wanted_blobs()
             await self.remove_blobs([blob for blob in blobs if blob not in kept])
 
+    async def admit(self, reference: str, manifest: bytes) -> None:
+        """Ask the hook plugins. Errors: Forbidden (one denies it), Unavailable (a required one is missing or failed)."""
+        await self._drivers.hooks.admit_image(reference, documents.digest_of(manifest), manifest)
+
     async def unpack(self, wanted: Wanted, moved: Moved) -> int:
         """Bytes of the layer, unpacked. Errors: see `Unpacker.unpack`."""
         storage = await self._drivers.get(StorageDriver, self._storage_driver)
@@ -87,13 +91,16 @@ class Assembler:
         manifest_type: str = documents.OCI_MANIFEST,
         config_type: str = documents.OCI_CONFIG,
         names: Sequence[Name] = (),
+        admitted: bool = False,
     ) -> Image:
-        """Make the image visible. `manifest` None: one is written from what is here."""
+        """Make the image visible. `manifest` None: one is written from what is here. `admitted`: plugins were asked."""
         size = await self.run(self.content.size, id)
         if manifest is None:
             manifest_type = documents.OCI_MANIFEST
             blobs = [Descriptor(media_type=layer.media_type, digest=layer.blob, size=layer.blob_size) for layer in layers]
             manifest = documents.write_manifest(Descriptor(media_type=config_type, digest=id, size=size or 0), blobs)
+        if not admitted:
+            await self.admit(names[0].canonical if names else id, manifest)
         image = Image(
             id=id,
             created=config.created,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from wharfie.engine.model.image import HistoryItem, Image
 from wharfie.plugins.drivers import Drivers
 from wharfie.plugins.supervisor import Supervised
 from wharfie.spi.errors import InvalidArgument, Unavailable, WharfieError
+from wharfie.spi.hooks import Event
 from wharfie.spi.registry import Credentials, LoginResult, RegistryDriver
 from wharfie.spi.storage import StorageDriver
 from wharfie.store.content import ContentStore
@@ -70,6 +72,8 @@ class Images:
         self._loader = Loader(self._assembler, self._executor)
         self._importer = Importer(self._assembler, self._executor)
         self._saver = Saver(self._assembler)
+        self._releases: set[asyncio.Task[None]] = set()
+        events.observe(self._on_event)
         self._remover = Remover(self._assembler, containers_using, self._tell)
 
     async def open(self) -> None:
@@ -110,6 +114,7 @@ class Images:
 
     async def close(self) -> None:
         """End the threads. Nothing may be under way."""
+        await asyncio.gather(*self._releases, return_exceptions=True)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     # Reading
@@ -241,11 +246,14 @@ class Images:
         self._events.emit("image", "prune", "", {"reclaimed": str(space)})
         return removed, space
 
-    async def release(self, image_id: str) -> None:
-        """Call it when a container is gone: layers of an image that was removed before its containers go with the last."""
-        await self._remover.release(image_id)
-
     # Events
+
+    def _on_event(self, event: Event) -> None:
+        """Layers of an image that was removed by force go with its last container."""
+        if (event.type, event.action) == ("container", "destroy") and self._catalog.withdrawn:
+            task = asyncio.get_running_loop().create_task(self._remover.release())
+            self._releases.add(task)
+            task.add_done_callback(self._releases.discard)
 
     def _tell(self, action: str, image: Image) -> None:
         self._emit(action, image.id, image, image.id)

@@ -47,7 +47,9 @@ class Puller:
             document = documents.read_object(manifest.data, "the manifest")
             if documents.is_index(document, manifest.media_type):
                 raise InvalidArgument("the manifest list leads to another manifest list")
-        image = await self._image(source, manifest, documents.read_manifest(document), _names(name, top.digest), progress)
+        parts = documents.read_manifest(document)
+        await self._assembler.admit(name.canonical, manifest.data)
+        image = await self._image(source, manifest, parts, _names(name, top.digest), progress)
         progress({"status": f"Digest: {top.digest}"})
         news = "Image is up to date" if before == image.id else "Downloaded newer image"
         progress({"status": f"Status: {news} for {name.familiar}"})
@@ -108,6 +110,7 @@ class Puller:
                     manifest_type=_manifest_type(manifest),
                     config_type=parts.config.media_type,
                     names=names,
+                    admitted=True,
                 )
 
     async def _layers(

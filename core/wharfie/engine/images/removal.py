@@ -93,13 +93,13 @@ class Remover:
         await self._assembler.write_index()
         return said, sum(sizes.get(row.get("Deleted", ""), 0) for row in said)
 
-    async def release(self, image_id: str) -> None:
-        """A container of this image is gone: if the image was removed before it, its layers may go now."""
+    async def release(self) -> None:
+        """A container is gone: layers of images that were removed before their containers go with the last of these."""
         async with self._catalog.lock:
-            image = self._catalog.withdrawn.get(image_id)
-            if image is not None and not self._containers_using(image_id):
-                await self._catalog.remove(image, withdraw=False)
-                await self._assembler.remove_layers(self._catalog.garbage([image]).chains)
+            for image in list(self._catalog.withdrawn.values()):
+                if not self._containers_using(image.id):
+                    await self._catalog.remove(image, withdraw=False)
+                    await self._assembler.remove_layers(self._catalog.garbage([image]).chains)
 
     async def _untag(self, image: Image, names: Sequence[Name], said: Said) -> None:
         await self._catalog.untag(names)
