@@ -181,12 +181,16 @@ def test_layers_of_a_removed_image_go_with_its_last_container(with_house, make) 
         return image
 
     async def while_it_stands(house) -> None:
-        house.containers = [container_of(image)]
-        await house.images.release(image.id)
+        house.events.emit("container", "destroy", "another", {})
+        await house.images.close()
         assert house.images.wanted_layers() == {image.top_layer}
+        assert await house.layers() == {image.top_layer}
+
+    async def when_it_goes(house) -> None:
         house.containers = []
-        await house.images.release(image.id)
-        assert house.images.wanted_layers() == frozenset()
+        house.events.emit("container", "destroy", "9e07332093261234", {})
+        await house.images.close()
+        assert await house.layers() == set()
 
     async def forgotten(house) -> None:
         assert house.images.wanted_layers() == frozenset()
@@ -194,6 +198,7 @@ def test_layers_of_a_removed_image_go_with_its_last_container(with_house, make) 
 
     image = with_house(remove)
     with_house(while_it_stands, using=[container_of(image)])
+    with_house(when_it_goes, using=[container_of(image)])
     with_house(forgotten)
 
 

@@ -1,0 +1,81 @@
+"""A full disk, and a plugin that denies an image."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from wharfie.spi.errors import Forbidden, OutOfSpace
+
+
+@pytest.fixture
+def small_disk(root):
+    """The data root is a file system of 3 MB."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(root)], check=True)
+    yield root
+    subprocess.run(["umount", "-l", str(root)], check=True)
+
+
+async def pieces(data):
+    for at in range(0, len(data), 1 << 16):
+        yield data[at : at + (1 << 16)]
+
+
+@pytest.mark.root
+def test_a_full_disk_is_an_error_and_leaves_nothing(with_house, make, liar, small_disk) -> None:
+    layout = make.Layout()
+    layout.tag(layout.image([make.tar_of({"a": os.urandom(2 << 20)})]), "1")  # the blob fits, its layer does not
+    server = liar(layout)
+    huge = make.tar_of({"a": os.urandom(4 << 20)})
+
+    async def nothing_is_left(house) -> None:
+        assert house.images.list(all=True, filters={}) == []
+        assert not house.blobs()
+        assert not house.unfinished()
+        assert not await house.layers()
+
+    async def work(house) -> None:
+        with pytest.raises(OutOfSpace):
+            await house.pull(f"{server.address}/x", "1")
+        await nothing_is_left(house)
+        with pytest.raises(OutOfSpace):
+            await house.images.load(pieces(huge), quiet=True, progress=lambda line: None)
+        await nothing_is_left(house)
+        options = {"repository": "x", "tag": "1", "message": "", "changes": [], "platform": ""}
+        with pytest.raises(OutOfSpace):
+            await house.images.import_(pieces(huge), progress=lambda line: None, **options)
+        await nothing_is_left(house)
+        small = make.tar_of({"a": b"1"})
+        await house.images.import_(pieces(small), progress=lambda line: None, **options)
+
+    with_house(work)
+
+
+def test_a_plugin_denies_an_image(with_house, make, liar, monkeypatch) -> None:
+    layout = make.Layout()
+    layout.tag(layout.image([make.tar_of({"a": b"1"})]), "1")
+    server = liar(layout)
+
+    async def work(house) -> None:
+        asked = []
+
+        async def deny(reference, digest, manifest) -> None:
+            assert digest == make.digest(manifest)
+            asked.append(reference)
+            raise Forbidden("denied")
+
+        monkeypatch.setattr(house.drivers.hooks, "admit_image", deny)
+        with pytest.raises(Forbidden):
+            await house.pull(f"{server.address}/x", "1")
+        options = {"repository": "x", "tag": "1", "message": "", "changes": [], "platform": ""}
+        with pytest.raises(Forbidden):
+            await house.images.import_(pieces(make.tar_of({"a": b"1"})), progress=lambda line: None, **options)
+        assert asked == [f"{server.address}/x:1", "docker.io/library/x:1"]
+        assert house.images.list(all=True, filters={}) == []
+        assert not house.blobs()
+        assert not await house.layers()
+        assert not any("/blobs/" in path for path, _ in server.seen)
+
+    with_house(work)
