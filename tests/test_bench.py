@@ -1,0 +1,32 @@
+"""`make bench` measures every figure, writes it down for programs, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BENCH = Path(__file__).parents[1] / "scripts" / "bench.py"
+
+
+def test_every_figure(tmp_path):
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    found = tmp_path / "found.json"
+    result = subprocess.run(
+        [sys.executable, BENCH, "--rounds", "1", "--engine", "wharfie", "--json", found],
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        timeout=100,
+        check=False,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    document = json.loads(found.read_text())
+    figures = document["engines"]["wharfie"]
+    assert figures.keys() == document["units"].keys()
+    assert all(figure["median"] > 0 for figure in figures.values())
+    assert "API start" in result.stdout
+    assert list(folder.iterdir()) == []
