@@ -21,7 +21,7 @@ import pytest
 
 from wharfie.shim.driver import ShimRuntime
 from wharfie.spi.driver import Context, DriverEvent, HostFacts
-from wharfie.spi.runtime import AttachRequest, Exit, Exited, Io, LogTarget, Preparation, Process
+from wharfie.spi.runtime import AttachRequest, ExecExited, Exit, Exited, Io, LogTarget, Preparation, Process
 from wharfie.spi.storage import Mount
 
 HERE = Path(__file__).parent
@@ -133,11 +133,21 @@ class House:
         assert event.id == id
         return event.exit
 
+    def exec_exit(self, id: str, exec_id: str) -> int:
+        """The code of an exec, recorded as the core does it, so that its clients' connections end."""
+        event = self.event(ExecExited)
+        assert (event.id, event.exec_id) == (id, exec_id)
+        self.driver.exec_delete(id, exec_id)
+        return int(event.exit.code)
+
     def shim_pid(self, id: str) -> int:
         return int((self.folder(id) / "shim.pid").read_text())
 
     def clear(self) -> None:
+        """Remove everything, also when a test failed while its daemon was away."""
+        self.driver.close()
         self.events = queue.Queue()
+        self.open()
         for state in self.driver.containers():
             self.driver.delete(state.id, force=True)
         self.driver.close()

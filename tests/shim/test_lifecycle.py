@@ -164,8 +164,8 @@ def test_no_descriptor_leaks_in_shim_or_daemon(house: House) -> None:
         house.driver.exec("one", exec_id, process, Io(stdin=True))
         client = house.attach("one", exec_id)
         house.driver.exec_start("one", exec_id)
+        assert house.exec_exit("one", exec_id) == 0
         read_all(client)
-        house.event(ExecExited)
         house.attach("one").close()
         ours, theirs = socket.socketpair()
         with ours, theirs, pytest.raises(NotFound):
@@ -212,9 +212,8 @@ def test_exec(house: House) -> None:
         house.driver.exec("one", "x1", process, Io())
     client = house.attach("one", "x1")
     house.driver.exec_start("one", "x1")
+    assert house.exec_exit("one", "x1") == 5
     assert frames(read_all(client)) == {1: b"out\n33\n44\n/srv/web\n", 2: b"err\n"}
-    event = house.event(ExecExited)
-    assert (event.id, event.exec_id, event.exit.code) == ("one", "x1", 5)
     with pytest.raises(NotFound):
         house.driver.exec_start("one", "x1")
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import House, eventually, frames, read_all
 
 from wharfie.spi.errors import InvalidArgument
-from wharfie.spi.runtime import ExecExited, Exited, Io, Lost, Preparation
+from wharfie.spi.runtime import Exited, Io, Lost, Preparation
 from wharfie.spi.storage import Mount
 
 driver = pytest.importorskip("wharfie_runtime_native.driver")
@@ -87,8 +87,8 @@ def test_terminal_and_exec(native: NativeHouse) -> None:
     native.driver.exec("one", "x1", process, Io(terminal=True, size=(33, 44)))
     client = native.attach("one", "x1")
     native.driver.exec_start("one", "x1")
+    assert native.exec_exit("one", "x1") == 4
     assert read_all(client) == b"33 44\r\n"
-    assert native.event(ExecExited).exit.code == 4
     native.driver.pause("one")
     native.driver.resume("one")
     assert len(native.driver.pids("one")) == 1

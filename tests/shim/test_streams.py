@@ -247,8 +247,6 @@ def test_bad_detach_keys_are_refused(house: House) -> None:
 
 
 def test_exec_with_input_and_terminal(house: House) -> None:
-    from wharfie.spi.runtime import ExecExited
-
     house.create("one", "exec sleep 100")
     house.driver.start("one")
     process = {"args": ["/bin/cat"], "env": []}
@@ -257,13 +255,28 @@ def test_exec_with_input_and_terminal(house: House) -> None:
     client.sendall(b"two")
     client.shutdown(socket.SHUT_WR)
     house.driver.exec_start("one", "x1")
+    house.exec_exit("one", "x1")
     assert read_all(client) == b"one two"
-    house.event(ExecExited)
     house.driver.exec("one", "x2", {"args": ["/bin/stty", "size"], "env": []}, Io(terminal=True, stdin=True))
     client = house.attach("one", "x2")
     house.driver.resize("one", "x2", 11, 22)
     house.driver.exec_start("one", "x2")
+    house.exec_exit("one", "x2")
     assert read_all(client) == b"11 22\r\n"
-    house.event(ExecExited)
     house.driver.signal("one", 9)
     house.event(Exited)
+
+
+def test_clients_of_an_exec_end_when_its_exit_is_recorded(house: House) -> None:
+    house.create("one", "exec sleep 100")
+    house.driver.start("one")
+    house.driver.exec("one", "x1", {"args": ["/bin/echo", "hi"]}, Io())
+    client = house.attach("one", "x1", framed=False)
+    house.driver.exec_start("one", "x1")
+    assert client.recv(10) == b"hi\n"
+    client.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        client.recv(1)
+    house.exec_exit("one", "x1")
+    house.driver.exec_delete("one", "x1")
+    assert read_all(client) == b""

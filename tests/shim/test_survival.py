@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -278,3 +279,17 @@ def test_a_sink_that_cannot_be_imported(house: House, tmp_path: Path, monkeypatc
             house.create("one", "true", io=Io(log=LogTarget(sink=f"{module}:Sink")))
         assert not house.folder("one").exists()
     house.create("one", "true", log=True)
+
+
+def test_a_shim_that_nobody_can_reach_any_more_ends(house: House, options: dict[str, str], tmp_path: Path) -> None:
+    options["deleted"] = str(tmp_path / "deleted")
+    house.create("one", "read x", io=Io(stdin=True))
+    house.driver.start("one")
+    client = house.attach("one")
+    shim = house.shim_pid("one")
+    house.driver.close()
+    shutil.rmtree(house.folder("one"))
+    client.sendall(b"\n")
+    client.close()
+    eventually(lambda: not Path(f"/proc/{shim}").exists())
+    assert (tmp_path / "deleted").read_text() == "one"

@@ -32,6 +32,8 @@ from wharfie.spi.errors import Conflict
 
 ANSWER_WAITERS = 10.0
 """Seconds that the daemon has for deleting a container that has ended; then its waiting clients are answered."""
+LOOK_AGAIN = 60.0
+"""Seconds after which an ended container's shim looks again whether a daemon could still reach it."""
 
 
 class Shim:
@@ -119,7 +121,14 @@ class Shim:
 
     def _set_status(self, status: str) -> None:
         self._status = status
-        folder.write(self._folder / folder.STATE, {"status": status, "pid": self._pid})
+        self._record(folder.STATE, {"status": status, "pid": self._pid})
+
+    def _record(self, name: str, content: Any) -> None:
+        """Write what matters only when this shim is killed; a full disk or a missing folder must not stop it before."""
+        try:
+            folder.write(self._folder / name, content)
+        except OSError:
+            self._note_failure()
 
     # Making and starting
 
@@ -264,7 +273,7 @@ class Shim:
     def _end(self, code: int, *, silent: bool = False) -> None:
         self._look_for_oom()
         self._exit = {"code": code, "at_ns": time.time_ns(), "out_of_memory": self._oom}
-        folder.write(self._folder / folder.EXIT, self._exit)
+        self._record(folder.EXIT, self._exit)
         self._set_status("stopped")
         if self._resolver is not None:
             self._resolver.close()  # its sockets would keep the network namespace
@@ -281,6 +290,7 @@ class Shim:
             self._control.emit({"event": "Exited", "exit": self._exit}, keep=False)
             if self._control.alone:
                 self._answer_waiters()
+                self._end_if_unreachable()
             else:
                 self._loop.after(ANSWER_WAITERS, self._answer_waiters)
         deletions, self._deletions = self._deletions, []
@@ -301,8 +311,20 @@ class Shim:
             self._vanish()
         elif self._finished:
             self._answer_waiters()
+            self._end_if_unreachable()
         self._execs.delete_ended()
         self._stop_when_idle()
+
+    def _end_if_unreachable(self) -> None:
+        """Somebody removed the folder: no daemon will ever come and ask for the deletion."""
+        if self._deleted or not self._control.alone:
+            return
+        if (self._folder / folder.SOCKET).exists():
+            self._loop.after(LOOK_AGAIN, self._end_if_unreachable)
+        else:
+            self._guarded(lambda engine: engine.delete())
+            self._deleted = True
+            self._stop_when_idle()
 
     def _delete(self, request: Request) -> Any:
         if self._exit is None and not request.message["force"]:
