@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import json
+import os
 
 import pytest
 
@@ -94,3 +96,16 @@ def test_a_body_that_is_no_json_reaches_nobody(judged):
     status, _ = judged.message("POST", "/containers/create", b'{"Image":', {"Content-Type": "application/json"})
     assert status == 400
     assert judged.asked == []
+
+
+def test_our_own_field_names_mean_nothing_on_the_wire(judged):
+    """`host_config` beside `HostConfig` would be a field that judges do not look at."""
+    hidden = {"Image": "i", "host_config": {"Privileged": True}, "HostConfig": {"privileged": True}}
+    assert judged.ask("POST", "/containers/create", hidden)[0] == 201
+    assert judged.engine.containers.created[0].host_config.privileged is False
+
+
+def test_the_groups_of_a_sockets_user_are_told(judged):
+    assert judged.ask("GET", "/_ping")[0] == 200
+    own = {grp.getgrgid(number).gr_name for number in (os.getegid(), *os.getgroups())}
+    assert set(judged.asked[0].groups) == own

@@ -46,6 +46,7 @@ async def _api_request(request: Request) -> ApiRequest:
     return ApiRequest(
         user=peer.user,
         authentication=peer.authentication,
+        groups=peer.groups,
         method=request.method,
         path=request.scope["path"],
         parameters=_parameters(request),

@@ -125,8 +125,9 @@ async def parsed(request: Request, model: type[M], *, required: bool = True) -> 
             raise InvalidArgument("invalid JSON: got EOF while reading request body")
         found = {}
     try:
-        # Through JSON again: pydantic's strict rules for JSON are those of the wire.
-        return model.model_validate_json(to_json(found), strict=True)
+        # Through JSON again: pydantic's strict rules for JSON are those of the wire. Only the API's own names count: a
+        # field that also answered to our name for it would slip past whoever judges the document.
+        return model.model_validate_json(to_json(found), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         raise InvalidArgument(f"invalid JSON: {_fault(error)}") from None
 

@@ -16,7 +16,8 @@ import asyncio
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,10 @@ _TAKEABLE = re.compile(rb"POST (?:/v[\d.]+)?/(?:containers/[^/ ?]+/attach|exec/[
 _CONTENT_LENGTH = b"content-length"
 _TRANSFER_ENCODING = b"transfer-encoding"
 
+SO_PEERGROUPS = 59
+"""Linux, asm-generic/socket.h; Python has no name for it."""
+_GROUPS_AT_ONCE = 256  # Python's getsockopt takes no more than 1024 bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
@@ -46,6 +51,7 @@ class Peer:
 
     user: str = ""
     authentication: str = ""
+    groups: tuple[str, ...] = ()
     certificates: tuple[bytes, ...] = ()
 
 
@@ -285,15 +291,35 @@ async def _send(client: socket.socket, data: bytes) -> None:
 
 
 def _peer_of(connection: Any) -> Peer:
-    """The user of a unix socket's other end; nobody in particular for TCP."""
+    """The user of a unix socket's other end and its groups when it connected; nobody in particular for TCP."""
     if connection.family != socket.AF_UNIX:
         return Peer()
     import pwd  # only authorization asks
     import struct
 
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    user = struct.unpack("3i", credentials)[1]
+    _, user, group = struct.unpack("3i", credentials)
     try:
-        return Peer(user=pwd.getpwuid(user).pw_name, authentication="socket")
+        name = pwd.getpwuid(user).pw_name
     except KeyError:
-        return Peer(user=str(user), authentication="socket")
+        name = str(user)
+    numbers = dict.fromkeys((group, *_peer_groups(connection, name, group)))
+    return Peer(user=name, authentication="socket", groups=tuple(_group_name(number) for number in numbers))
+
+
+def _peer_groups(connection: Any, user: str, group: int) -> Sequence[int]:
+    """Supplementary groups of the process that connected."""
+    try:
+        found = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _GROUPS_AT_ONCE)
+    except OSError:  # ERANGE: more than that; the account's groups are the next best answer
+        return os.getgrouplist(user, group)
+    return tuple(int.from_bytes(found[at : at + 4], sys.byteorder) for at in range(0, len(found), 4))
+
+
+def _group_name(number: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)

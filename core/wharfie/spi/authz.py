@@ -29,6 +29,7 @@ class ApiRequest:
 
     user: str
     authentication: str  # "TLS", "socket", ""
+    groups: tuple[str, ...] = ()  # of a unix socket's user; a group without a name by its number
     method: str
     path: str  # canonical, without the version prefix: /containers/create
     parameters: Strings = field(default_factory=dict)
