@@ -24,72 +24,6 @@ from typing import Any
 
 BUSYBOX = Path("/bin/busybox")
 _NUMBERS = itertools.count(1)
-_APPLETS = [
-    "sh",
-    "cat",
-    "cp",
-    "echo",
-    "env",
-    "false",
-    "true",
-    "grep",
-    "head",
-    "hostname",
-    "httpd",
-    "id",
-    "ip",
-    "kill",
-    "ln",
-    "ls",
-    "mkdir",
-    "mknod",
-    "mount",
-    "mv",
-    "nc",
-    "nslookup",
-    "ping",
-    "ps",
-    "pwd",
-    "rm",
-    "seq",
-    "sleep",
-    "sort",
-    "stat",
-    "stty",
-    "tail",
-    "tee",
-    "test",
-    "top",
-    "touch",
-    "tr",
-    "umount",
-    "uname",
-    "wc",
-    "wget",
-    "whoami",
-    "yes",
-    "chmod",
-    "chown",
-    "date",
-    "dd",
-    "df",
-    "du",
-    "find",
-    "awk",
-    "sed",
-    "cut",
-    "printf",
-    "readlink",
-    "rmdir",
-    "sync",
-    "tty",
-    "vi",
-    "xargs",
-    "killall",
-    "pgrep",
-    "ulimit",
-    "trap",
-]
 
 
 class Failed(AssertionError):
@@ -347,7 +281,9 @@ def busybox_tar() -> bytes:
         content = BUSYBOX.read_bytes()
         program.size, program.mode = len(content), 0o755
         tar.addfile(program, io.BytesIO(content))
-        for name in _APPLETS:
+        for name in subprocess.run([BUSYBOX, "--list"], capture_output=True, check=True, text=True).stdout.split():
+            if name == "busybox":
+                continue
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)

@@ -12,6 +12,7 @@ from wharfie.engine.containers.connecting import Connecting
 from wharfie.engine.containers.containers import Containers
 from wharfie.engine.containers.create import Creator
 from wharfie.engine.containers.ending import Ending
+from wharfie.engine.containers.files import Files
 from wharfie.engine.containers.output import Output
 from wharfie.engine.containers.removal import Remover
 from wharfie.engine.containers.start import Starter, container_attributes
@@ -93,13 +94,13 @@ class Engine:
             drivers=drivers,
             storage_driver=storage_driver,
         )
+        files = Files(settings=settings, catalog=catalog, networks=networks, names=names)
         starter = Starter(
             settings=settings,
             host=host,
             catalog=catalog,
-            networks=networks,
             endpoints=endpoints,
-            names=names,
+            files=files,
             volumes=volumes,
             drivers=drivers,
             events=events,
@@ -132,7 +133,7 @@ class Engine:
             settings=settings,
             drivers=drivers,
             containers=containers,
-            connecting=Connecting(catalog=catalog, networks=networks, endpoints=endpoints),
+            connecting=Connecting(catalog=catalog, networks=networks, endpoints=endpoints, files=files),
             execs=Execs(settings, catalog, drivers, events),
             images=images,
             networks=networks,
@@ -229,6 +230,7 @@ class Engine:
         for task in self.background:
             task.cancel()
         await asyncio.gather(*self.background, return_exceptions=True)
+        await self.images.close()
         await self.drivers.close()
         self.ports.close()
         self.metadata.close()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wharfie.engine.containers.catalog import Catalog
+from wharfie.engine.containers.files import Files
 from wharfie.engine.containers.networking import check_connect
 from wharfie.engine.model.container import Container, NetworkRecord
 from wharfie.engine.model.network import EndpointSettings
@@ -20,6 +21,7 @@ class Connecting:
     catalog: Catalog
     networks: Networks
     endpoints: Endpoints
+    files: Files
 
     async def connect(self, ref: str, container_ref: str, settings: EndpointSettings) -> None:
         """Errors: NotFound, InvalidArgument, Forbidden (connected already), and what the drivers say."""
@@ -34,6 +36,7 @@ class Connecting:
                     sandbox = Sandbox(id=container.sandbox_id, path=Path(f"/proc/{container.state.pid}/ns/net"))
                     facts = self.catalog.facts(container)
                     await self.endpoints.connect(container, record, facts, sandbox)
+                    self.files.refresh(container)
                 await self.catalog.save(container)
             except WharfieError:
                 container.networks.pop(record.name, None)
@@ -58,5 +61,6 @@ class Connecting:
             raise WharfieError(f"container {container.id} is not connected to network {record.name}")
         if any(entry.network_id == record.id for entry in container.joined):
             await self.endpoints.disconnect(container, record)
+            self.files.refresh(container)
         del container.networks[record.name]
         await self.catalog.save(container)

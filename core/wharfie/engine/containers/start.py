@@ -12,10 +12,13 @@ import asyncio
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wharfie.engine.containers.catalog import Catalog, Live
+from wharfie.engine.containers.files import Files
 from wharfie.engine.containers.modes import CONTAINER, shared_namespaces
 from wharfie.engine.events import Events
 from wharfie.engine.identity import new_id, rfc3339
@@ -23,17 +26,6 @@ from wharfie.engine.model.base import NO_TIME
 from wharfie.engine.model.container import Container, MountPoint
 from wharfie.engine.mounts import oci_mounts
 from wharfie.engine.networks.endpoints import Endpoints, forget_joined
-from wharfie.engine.networks.files import (
-    EMBEDDED_SERVER,
-    ResolvConf,
-    external_servers,
-    extra_hosts,
-    hosts_text,
-    read_resolv_conf,
-    resolv_conf_text,
-)
-from wharfie.engine.networks.names import Names
-from wharfie.engine.networks.networks import Networks
 from wharfie.engine.settings import EngineSettings
 from wharfie.engine.spec import assemble
 from wharfie.engine.undo import Undo
@@ -66,9 +58,8 @@ class Starter:
     settings: EngineSettings
     host: HostFacts
     catalog: Catalog
-    networks: Networks
     endpoints: Endpoints
-    names: Names
+    files: Files
     volumes: Volumes
     drivers: Drivers
     events: Events
@@ -88,7 +79,8 @@ class Starter:
     async def _start(self, container: Container, live: Live, undo: Undo) -> None:
         runtime = await self.drivers.get(RuntimeDriver, container.runtime)
         endpoints = await self.endpoints.allocate(container, self.catalog.facts(container), undo)
-        resolver = self._write_files(container, endpoints, runtime)
+        answered = RuntimeCapability.RESOLVER in runtime.capabilities
+        resolver = self.files.write(container, endpoints, resolver=answered)
         sources = await self._mount_volumes(container, undo)
         bundle = self.settings.exec_root / "bundles" / container.id
         undo.add("bundle", lambda: asyncio.to_thread(shutil.rmtree, bundle, True))
@@ -152,55 +144,6 @@ class Starter:
                 with waiter.connection:
                     await runtime.call(RuntimeDriver.notify_exit, container.id, waiter.connection, waiter.reply)
 
-    # ---- files
-
-    def _write_files(
-        self, container: Container, endpoints: list[Endpoint], runtime: Supervised[RuntimeDriver]
-    ) -> Path | None:
-        """hosts, hostname and resolv.conf in the container's folder; the resolver file, if names are answered there."""
-        hc = container.host_config
-        folder = self.catalog.folder(container)
-        folder.mkdir(mode=0o710, parents=True, exist_ok=True)
-        (folder / "hostname").write_text(container.config.hostname + "\n")
-        if hc.network_mode.startswith(CONTAINER):
-            self._borrow_files(container, folder)
-            return None
-        if hc.network_mode == "host":
-            for name in ("hosts", "resolv.conf"):
-                _copy(Path("/etc") / name, folder / name)
-            return None
-        own = [(str(interface.ip), _own_names(container)) for e in endpoints for interface in e.addresses]
-        (folder / "hosts").write_text(hosts_text(extra_hosts(hc, self._host_gateway()), own))
-        host = read_resolv_conf()
-        servers = external_servers(host, hc.dns or self.settings.dns)
-        search = tuple(hc.dns_search or self.settings.dns_search or host.search)
-        options = tuple(hc.dns_options or self.settings.dns_options or host.options)
-        records = [self.networks.get(endpoint.network_id) for endpoint in endpoints]
-        named = [record for record in records if not record.predefined and record.pools]
-        if not named or RuntimeCapability.RESOLVER not in runtime.capabilities:
-            text = resolv_conf_text(ResolvConf(servers=servers, search=search, options=options))
-            (folder / "resolv.conf").write_text(text)
-            return None
-        if not any(option.startswith("ndots:") for option in options):
-            options = (*options, "ndots:0")
-        conf = ResolvConf(servers=(EMBEDDED_SERVER,), search=search, options=options)
-        (folder / "resolv.conf").write_text(resolv_conf_text(conf, servers))
-        forward = any(not record.internal for record in records)
-        return self.names.configure(container.id, [record.id for record in named], servers, search, forward)
-
-    def _borrow_files(self, container: Container, folder: Path) -> None:
-        other = self.catalog.get(container.host_config.network_mode.removeprefix(CONTAINER))
-        for name in ("hosts", "resolv.conf"):
-            _copy(self.catalog.folder(other) / name, folder / name)
-
-    def _host_gateway(self) -> str:
-        if self.settings.host_gateway_ips:
-            return self.settings.host_gateway_ips[0]
-        for record in self.networks.all():
-            if record.predefined and record.name == "bridge" and record.pools:
-                return record.pools[0].gateway
-        return ""
-
     # ---- mounts
 
     async def _mount_volumes(self, container: Container, undo: Undo) -> list[tuple[MountPoint, str]]:
@@ -229,8 +172,7 @@ class Starter:
         )
         document = assemble.config(container, self.settings, self.host, found)
         assemble.adjust(document, await self.drivers.hooks.adjust_container(self.catalog.facts(container), document))
-        bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (bundle / "config.json").write_text(json.dumps(document))
+        _write_config(bundle, document)
 
     def _shm(self, container: Container) -> str:
         mode = container.host_config.ipc_mode
@@ -282,12 +224,10 @@ def _preparation(container: Container, sources: list[tuple[MountPoint, str]], re
     )
 
 
-def _own_names(container: Container) -> str:
-    config = container.config
-    if config.domainname:
-        return f"{config.hostname}.{config.domainname} {config.hostname}"
-    short, dot, _ = config.hostname.partition(".")
-    return f"{config.hostname} {short}" if dot else config.hostname
+def _write_config(bundle: Path, document: Mapping[str, Any]) -> None:
+    """A small file on a tmpfs: not worth a thread."""
+    bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (bundle / "config.json").write_text(json.dumps(document))
 
 
 def _check_source(mount: MountPoint) -> None:
@@ -303,13 +243,6 @@ def _check_source(mount: MountPoint) -> None:
         raise WharfieError(
             f"error while creating mount source path '{mount.source}': mkdir {mount.source}: {str(error.strerror).lower()}"
         ) from error
-
-
-def _copy(source: Path, target: Path) -> None:
-    try:
-        shutil.copyfile(source, target)
-    except OSError:
-        target.write_text("")
 
 
 def _not_executed(container: Container, error: InvalidArgument) -> WharfieError:
