@@ -57,11 +57,6 @@ def test_a_key_both_ways_is_a_conflict():
     )
 
 
-def test_runtimes_may_come_both_ways():
-    both, _ = config.load({"runtimes": {"a": {"path": "/a"}}}, {"runtimes": {"b": {"path": "/b"}}})
-    assert set(both.runtimes) == {"a", "b"}
-
-
 @pytest.mark.parametrize(
     ("file", "words"),
     [
@@ -127,7 +122,6 @@ def test_engine_settings(tmp_path):
                 "default-shm-size": "32m",
                 "default-ulimits": {"nofile": {"Name": "nofile", "Hard": 2, "Soft": 1}},
                 "default-address-pools": [{"base": "10.0.0.0/8", "size": 24}],
-                "proxies": {"http-proxy": "http://p"},
                 "bridge": "br7",
                 "dns-opts": ["ndots:2"],
             }
@@ -138,8 +132,17 @@ def test_engine_settings(tmp_path):
     assert settings.default_shm_size == 32 * 1024 * 1024
     assert (settings.default_ulimits["nofile"].soft, settings.default_ulimits["nofile"].hard) == (1, 2)
     assert settings.default_address_pools == (AddressPool(base="10.0.0.0/8", size=24),)
-    assert settings.proxies["http-proxy"] == "http://p"
     assert (settings.bridge, settings.dns_options, settings.instance) == ("br7", ("ndots:2",), "01234567")
+
+
+def test_proxies_of_either_form_reach_the_environment():
+    found = mapping.proxy_environment(loaded({"proxies": {"http-proxy": "http://p"}, "no-proxy": "127.0.0.0/8"}))
+    assert found == {
+        "http_proxy": "http://p",
+        "HTTP_PROXY": "http://p",
+        "no_proxy": "127.0.0.0/8",
+        "NO_PROXY": "127.0.0.0/8",
+    }
 
 
 @pytest.mark.parametrize("text", ['{"debug": ', "[1]", '{"debug": true, "debug": false}', "{" * 100_000])

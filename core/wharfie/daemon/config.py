@@ -24,9 +24,6 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 DEFAULT_GROUP = "docker"
 FILE_LIMIT = 1024 * 1024
 
-_BOTH_WAYS = frozenset({"runtimes"})
-"""Keys whose flags add to what the file says."""
-
 _UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SIZE = re.compile(r"(\d+)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
 
@@ -124,7 +121,6 @@ class DaemonConfig(BaseModel):
     log_driver: Text = "json-file"
     log_opts: dict[str, str] = {}
     default_runtime: Text = "native"
-    runtimes: dict[str, dict[str, Any]] = {}
     default_network_driver: Text = "bridge"
     default_volume_driver: Text = "local"
     registry_driver: Text = "oci"
@@ -138,8 +134,6 @@ class DaemonConfig(BaseModel):
     bip6: str = ""
     fixed_cidr: str = ""
     fixed_cidr_v6: str = ""
-    default_gateway: str = ""
-    default_gateway_v6: str = ""
     ipv6: bool = False
     icc: bool = True
     ip_masq: bool = True
@@ -162,17 +156,15 @@ class DaemonConfig(BaseModel):
     default_cgroupns_mode: Literal["", "host", "private"] = ""
     default_ipc_mode: Literal["shareable", "private"] = "private"
     init: bool = False
-    init_path: str = ""
     no_new_privileges: bool = False
     seccomp_profile: str = "builtin"
 
     max_concurrent_downloads: Annotated[int, Field(ge=1)] = 3
-    max_concurrent_uploads: Annotated[int, Field(ge=1)] = 5
     max_download_attempts: Annotated[int, Field(ge=1)] = 5
     insecure_registries: list[str] = []
     registry_mirrors: list[str] = []
 
-    @field_validator("default_gateway", "default_gateway_v6", "ip", "host_gateway_ip")
+    @field_validator("ip", "host_gateway_ip")
     @classmethod
     def _one_address(cls, value: str) -> str:
         return _address(value)
@@ -276,8 +268,6 @@ def load(file: Mapping[str, Any], flags: Mapping[str, Any], *, where: str = "") 
         if key.fate is Fate.ACCEPTED:
             warnings.append(f"{name} has no effect: {key.why}")
     values = {name: value for name, value in {**file, **flags}.items() if BY_NAME[name].fate is Fate.SUPPORTED}
-    for name in _BOTH_WAYS & file.keys() & flags.keys():
-        values[name] = {**file[name], **flags[name]}
     try:
         return DaemonConfig.model_validate(values), warnings
     except ValidationError as error:
@@ -296,7 +286,7 @@ def _check_unknown(file: Mapping[str, Any], prefix: str) -> None:
 
 
 def _check_conflicts(file: Mapping[str, Any], flags: Mapping[str, Any], prefix: str) -> None:
-    both = [name for name in file if name in flags and name not in _BOTH_WAYS]
+    both = [name for name in file if name in flags]
     if both:
         conflicts = ", ".join(
             f"{name}: (from flag: {_shown(flags[name])}, from file: {_shown(file[name])})" for name in both

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ def engine_settings(config: DaemonConfig, instance: str) -> EngineSettings:
         instance=instance,
         storage_driver=config.storage_driver,
         default_runtime=config.default_runtime,
-        runtimes=config.runtimes,
         log_driver=config.log_driver,
         log_options=config.log_opts,
         default_network_driver=config.default_network_driver,
@@ -35,8 +33,6 @@ def engine_settings(config: DaemonConfig, instance: str) -> EngineSettings:
         bip6=config.bip6,
         fixed_cidr=config.fixed_cidr,
         fixed_cidr_v6=config.fixed_cidr_v6,
-        default_gateway=config.default_gateway,
-        default_gateway_v6=config.default_gateway_v6,
         ipv6=config.ipv6,
         icc=config.icc,
         ip_masq=config.ip_masq,
@@ -58,18 +54,15 @@ def engine_settings(config: DaemonConfig, instance: str) -> EngineSettings:
         default_cgroupns_mode=config.default_cgroupns_mode,
         default_ipc_mode=config.default_ipc_mode,
         init=config.init,
-        init_path=config.init_path,
         no_new_privileges=config.no_new_privileges,
         seccomp_profile=config.seccomp_profile,
         live_restore=config.live_restore,
         shutdown_timeout=config.shutdown_timeout,
         default_stop_timeout=config.default_stop_timeout,
         max_concurrent_downloads=config.max_concurrent_downloads,
-        max_concurrent_uploads=config.max_concurrent_uploads,
         max_download_attempts=config.max_download_attempts,
         insecure_registries=tuple(config.insecure_registries),
         registry_mirrors=tuple(config.registry_mirrors),
-        proxies=_proxies(config),
         labels=tuple(config.labels),
         experimental=config.experimental,
         debug=config.debug,
@@ -77,14 +70,14 @@ def engine_settings(config: DaemonConfig, instance: str) -> EngineSettings:
     )
 
 
-def _proxies(config: DaemonConfig) -> dict[str, str]:
-    """The keys within `proxies` and those at the top mean the same; otherwise the environment counts."""
-    found = {}
+def proxy_environment(config: DaemonConfig) -> dict[str, str]:
+    """Variables that say the same as the configuration; drivers and everything else find proxies there. The keys within
+    `proxies` and those at the top mean the same; what neither has is left as the environment has it."""
+    found: dict[str, str] = {}
     for name in ("http_proxy", "https_proxy", "no_proxy"):
         value = getattr(config, name) or getattr(config.proxies, name)
-        value = value or os.environ.get(name.upper(), "") or os.environ.get(name, "")
         if value:
-            found[name.replace("_", "-")] = value
+            found |= {name: value, name.upper(): value}
     return found
 
 

@@ -23,7 +23,7 @@ from wharfie.daemon.checks import driver_settings, report_missing
 from wharfie.daemon.config import DaemonConfig
 from wharfie.daemon.listeners import Listener, open_listeners
 from wharfie.daemon.lock import Locks, instance_of
-from wharfie.daemon.mapping import engine_settings
+from wharfie.daemon.mapping import engine_settings, proxy_environment
 from wharfie.engine.engine import Engine
 from wharfie.engine.host import host_facts
 from wharfie.plugins.drivers import Drivers
@@ -49,6 +49,7 @@ def run(load: Load) -> int:
     logs.set_up(config.log_format, config.log_level, debug=config.debug, request_id=REQUEST_ID.get)
     for warning in warnings:
         log.warning("%s", warning)
+    os.environ.update(proxy_environment(config))
     report_missing(config)
     try:
         data_root, exec_root = _folder(config.data_root, DATA_MODE), _folder(config.exec_root, EXEC_MODE)

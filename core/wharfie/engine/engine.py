@@ -249,7 +249,8 @@ class Engine:
         for container in self.containers.catalog:
             if container.state.running or container.state.status == "restarting":
                 own = container.config.stop_timeout
-                stops.append(stop(container.id, own if own is not None else min(10, limit) if limit >= 0 else -1))
+                usual = min(self.settings.default_stop_timeout, limit) if limit >= 0 else -1
+                stops.append(stop(container.id, usual if own is None else own))
         await asyncio.gather(*stops)
 
 

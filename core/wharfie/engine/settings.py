@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +37,6 @@ class EngineSettings:
 
     storage_driver: str = "overlay2"  # empty: overlay2, then vfs
     default_runtime: str = "native"
-    runtimes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name → {"path": …, "runtimeArgs": […]}
     log_driver: str = "json-file"
     log_options: Mapping[str, str] = field(default_factory=dict)
     default_network_driver: str = "bridge"
@@ -54,8 +52,6 @@ class EngineSettings:
     bip6: str = ""
     fixed_cidr: str = ""
     fixed_cidr_v6: str = ""
-    default_gateway: str = ""
-    default_gateway_v6: str = ""
     ipv6: bool = False
     icc: bool = True
     ip_masq: bool = True
@@ -75,7 +71,6 @@ class EngineSettings:
     default_cgroupns_mode: str = ""  # empty: private on cgroup v2, host on v1
     default_ipc_mode: str = "private"
     init: bool = False
-    init_path: str = ""
     no_new_privileges: bool = False
     seccomp_profile: str = "builtin"  # a path, "builtin" or "unconfined"
 
@@ -83,11 +78,9 @@ class EngineSettings:
     shutdown_timeout: int = 15  # seconds; -1: as long as it takes
     default_stop_timeout: int = 10  # seconds
     max_concurrent_downloads: int = 3
-    max_concurrent_uploads: int = 5
     max_download_attempts: int = 5
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
-    proxies: Mapping[str, str] = field(default_factory=dict)  # "http-proxy", "https-proxy", "no-proxy"
 
     labels: tuple[str, ...] = ()
     experimental: bool = False

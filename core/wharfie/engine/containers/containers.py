@@ -39,7 +39,6 @@ from wharfie.spi.storage import StorageDriver
 
 log = logging.getLogger(__name__)
 
-STOP_TIMEOUT = 10  # seconds; Docker's default
 _KILL_PATIENCE = 10.0  # seconds until a SIGKILL must have ended a container
 
 
@@ -171,7 +170,7 @@ class Containers:
     def _patience(self, container: Container, timeout: int | None) -> float | None:
         seconds = container.config.stop_timeout if timeout is None else timeout
         if seconds is None:
-            seconds = STOP_TIMEOUT
+            seconds = self.ending.settings.default_stop_timeout
         return None if seconds < 0 else float(seconds)
 
     async def _stop_restarting(self, container: Container) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 
 from wharfie.engine.events import Events
 from wharfie.engine.filters import Filters, boolean, check, labels_match
 from wharfie.engine.identity import NAME_PATTERN, by_prefix, new_id, rfc3339
-from wharfie.engine.model.container import Container, JoinedEndpoint, NetworkRecord
+from wharfie.engine.model.container import Container, JoinedEndpoint, NetworkRecord, PoolRecord
 from wharfie.engine.model.network import IPAM, EndpointSettings, IPAMPool, NetworkCreate
 from wharfie.engine.networks.addressing import as_network, host_subnets, lease_of, lease_pools
 from wharfie.engine.settings import EngineSettings
@@ -289,10 +289,10 @@ class Networks:
             "com.docker.network.bridge.name": settings.bridge,
             "com.docker.network.driver.mtu": str(settings.mtu),
         }
-        if settings.bip:
-            gateway, _, _ = settings.bip.partition("/")
-            subnet = str(ip_network(settings.bip, strict=False))
-            request.ipam = IPAM(config=[IPAMPool(subnet=subnet, gateway=gateway, ip_range=settings.fixed_cidr)])
+        pools = [_default_pool(settings.bip, settings.fixed_cidr)]
+        if settings.ipv6:
+            pools.append(_default_pool(settings.bip6, settings.fixed_cidr_v6))
+        request.ipam = IPAM(config=[pool for pool in pools if pool is not None])
         return request
 
     async def reconcile(self, running: Iterable[Container]) -> None:
@@ -352,12 +352,28 @@ def _addresses(joined: Iterable[JoinedEndpoint], network_id: str) -> list[Addres
 
 def _differs(record: NetworkRecord, request: NetworkCreate) -> bool:
     """Whether the default network's settings were changed since it was recorded."""
-    asked = request.ipam.config[0] if request.ipam and request.ipam.config else None
     if record.driver != request.driver or record.enable_ipv6 != request.enable_ipv6:
         return True
     if any(record.options.get(key) != value for key, value in request.options.items()):
         return True
-    has = record.pools[0] if record.pools else None
+    asked = {ip_network(pool.subnet).version: pool for pool in (request.ipam and request.ipam.config) or ()}
+    has = {ip_network(pool.subnet).version: pool for pool in record.pools}
+    return any(_pool_differs(has.get(version), asked.get(version)) for version in has.keys() | asked.keys())
+
+
+def _pool_differs(has: PoolRecord | None, asked: IPAMPool | None) -> bool:
     if asked is None:
         return has is not None and has.user_gateway
     return has is None or (has.subnet, has.gateway, has.ip_range) != (asked.subnet, asked.gateway, asked.ip_range)
+
+
+def _default_pool(address: str, part: str) -> IPAMPool | None:
+    """From the bridge's address with its prefix, and the part of the subnet that is handed out; without an address the part
+    is the whole. None: neither is given."""
+    if address:
+        interface = ip_interface(address)
+        return IPAMPool(subnet=str(interface.network), gateway=str(interface.ip), ip_range=part)
+    if part:
+        subnet = ip_network(part)
+        return IPAMPool(subnet=part, gateway=str(subnet[1]))
+    return None
