@@ -13,6 +13,7 @@ from wharfie.engine.containers.containers import Containers
 from wharfie.engine.containers.create import Creator
 from wharfie.engine.containers.ending import Ending
 from wharfie.engine.containers.files import Files
+from wharfie.engine.containers.health import HealthChecks
 from wharfie.engine.containers.output import Output
 from wharfie.engine.containers.removal import Remover
 from wharfie.engine.containers.start import Starter, container_attributes
@@ -48,6 +49,7 @@ class Engine:
     containers: Containers
     connecting: Connecting
     execs: Execs
+    health: HealthChecks
     images: Images
     networks: Networks
     volumes: Volumes
@@ -129,12 +131,15 @@ class Engine:
             drivers=drivers,
             events=events,
         )
+        execs = Execs(settings, catalog, drivers, events)
+        health = HealthChecks(catalog=catalog, execs=execs, events=events)
         engine = cls(
             settings=settings,
             drivers=drivers,
             containers=containers,
             connecting=Connecting(catalog=catalog, networks=networks, endpoints=endpoints, files=files),
-            execs=Execs(settings, catalog, drivers, events),
+            execs=execs,
+            health=health,
             images=images,
             networks=networks,
             volumes=volumes,
@@ -161,6 +166,7 @@ class Engine:
             containers=containers,
             ending=ending,
             endpoints=endpoints,
+            health=health,
             names=names,
             networks=networks,
             volumes=volumes,
@@ -174,6 +180,7 @@ class Engine:
     async def _open(self, recovery: Recovery) -> None:
         await self.drivers.start()
         self.events.observe(self.drivers.hooks.on_event)
+        self.health.follow()
         self.containers.catalog.load()
         await self.networks.open()
         await self.volumes.open()
@@ -219,6 +226,7 @@ class Engine:
     async def shutdown(self) -> None:
         """Stop the containers (with live-restore they go on), then close everything. Nothing is restarted."""
         self.ending.closing = True
+        self.health.close()
         running = [container for container in self.containers.catalog if container.state.running]
         if not self.settings.live_restore:
             await self._stop_all()

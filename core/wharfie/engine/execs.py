@@ -6,7 +6,9 @@ forgotten, as with Docker.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import signal
 import socket
 import time
 from collections.abc import Mapping
@@ -37,6 +39,7 @@ class Execs:
         self._events = events
         self._records: dict[str, ExecRecord] = {}
         self._ended: dict[str, float] = {}
+        self._exits: dict[str, asyncio.Future[int]] = {}
 
     async def create(self, ref: str, request: ExecCreate) -> str:
         """Errors: NotFound, Conflict (not running, paused), InvalidArgument (no command)."""
@@ -79,11 +82,17 @@ class Execs:
         return record
 
     async def start(
-        self, exec_id: str, *, client: socket.socket | None, request: AttachRequest, size: tuple[int, int] | None
+        self,
+        exec_id: str,
+        *,
+        client: socket.socket | None,
+        request: AttachRequest,
+        size: tuple[int, int] | None,
+        tell: bool = True,
     ) -> None:
         """Execute. `client`: the attached connection, owned by this call; None: detached.
 
-        With a client, a program that cannot be executed is told in the stream; without, it is an error.
+        With a client that is to be told, the stream says that a program cannot be executed; otherwise it is an error.
         """
         record = self.get(exec_id)
         record.started = True
@@ -94,7 +103,7 @@ class Execs:
             text = f"OCI runtime exec failed: exec failed: unable to start container process: {error.message}: unknown"
             record.exit_code = 127 if "executable file not found" in error.message else 126
             self._ended[record.id] = time.monotonic()
-            if client is None:
+            if client is None or not tell:
                 raise type(error)(text) from error
             _tell(client, text, request.framed)
         finally:
@@ -154,18 +163,37 @@ class Execs:
         runtime = await self._runtime(container)
         await runtime.call(RuntimeDriver.resize, container.id, exec_id, rows, columns)
 
+    async def kill(self, exec_id: str) -> None:
+        """End a running exec's process. Errors: NotFound, Conflict (it has ended)."""
+        container = self._catalog.get(self.get(exec_id).container_id)
+        runtime = await self._runtime(container)
+        await runtime.call(RuntimeDriver.signal, container.id, signal.SIGKILL, exec_id=exec_id)
+
     async def _runtime(self, container: Container) -> Supervised[RuntimeDriver]:
         return await self._drivers.get(RuntimeDriver, container.runtime)
 
     # ---- ends
+
+    def exit_of(self, exec_id: str) -> asyncio.Future[int]:
+        """The exit code, once there is one. To be asked for before the start."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._exits[exec_id] = future
+        future.add_done_callback(lambda _: self._exits.pop(exec_id, None))
+        return future
+
+    def _end(self, record: ExecRecord, code: int) -> None:
+        record.running, record.exit_code, record.pid = False, code, 0
+        self._ended[record.id] = time.monotonic()
+        waiting = self._exits.get(record.id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(code)
 
     def ended(self, container_id: str, exec_id: str, exit: Exit) -> None:
         """An exec's process has ended."""
         record = self._records.get(exec_id)
         if record is None or record.exit_code is not None:
             return
-        record.running, record.exit_code, record.pid = False, exit.code, 0
-        self._ended[exec_id] = time.monotonic()
+        self._end(record, exit.code)
         if container_id in self._catalog:
             container = self._catalog.get(container_id)
             attributes = container_attributes(container, execID=exec_id, exitCode=str(exit.code))
@@ -183,8 +211,7 @@ class Execs:
         """All processes of the container are gone."""
         for record in self._records.values():
             if record.container_id == container_id and record.running:
-                record.running, record.exit_code, record.pid = False, 137, 0
-                self._ended[record.id] = time.monotonic()
+                self._end(record, 137)
 
     def _forget_old(self) -> None:
         horizon = time.monotonic() - _KEPT

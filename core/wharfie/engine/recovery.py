@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.containers import Containers
 from wharfie.engine.containers.ending import Ending
+from wharfie.engine.containers.health import HealthChecks
 from wharfie.engine.images.images import Images
 from wharfie.engine.model.container import Container
 from wharfie.engine.networks.endpoints import Endpoints, forget_joined
@@ -39,6 +40,7 @@ class Recovery:
     containers: Containers
     ending: Ending
     endpoints: Endpoints
+    health: HealthChecks
     names: Names
     networks: Networks
     volumes: Volumes
@@ -65,6 +67,7 @@ class Recovery:
         await self._reconcile(running)
         for container in running:
             self.endpoints.adopt(container)
+            self.health.adopt(container)
         self._clear_files(running)
         for container, end in missed:
             await self.ending.ended(container, end)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wharfie.engine import mounts
+from wharfie.engine.containers import health
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.modes import check_modes, complete_modes
 from wharfie.engine.containers.networking import choose_networks
@@ -111,6 +112,7 @@ class Creator:
         if not [*(config.entrypoint or []), *(config.cmd or [])] or config.entrypoint == [""]:
             raise InvalidArgument("no command specified")
         _check_config(config)
+        health.check(config.healthcheck)
         limits.check(host)
         capabilities.effective(host.cap_add or (), host.cap_drop or (), privileged=host.privileged)
         options = security.parse(host.security_opt or ())
