@@ -52,6 +52,8 @@ _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.unshare.argtypes = (ctypes.c_int,)
 _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_libc.inotify_init1.argtypes = (ctypes.c_int,)
+_libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
 _libc.syscall.restype = ctypes.c_long
 
 
@@ -82,6 +84,18 @@ def unshare(flags: int) -> None:
 def setns(fd: int, kind: int) -> None:
     if _libc.setns(fd, kind):
         raise _failed("setns")
+
+
+def inotify(path: str, mask: int) -> int:
+    """A non-blocking inotify descriptor that watches one file."""
+    fd = int(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
+    if fd < 0:
+        raise _failed("inotify_init1")
+    if _libc.inotify_add_watch(fd, os.fsencode(path), mask) < 0:
+        error = _failed("inotify_add_watch", path)
+        os.close(fd)
+        raise error
+    return fd
 
 
 def prctl(option: int, argument: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from wharfie_runtime_native import cgroups
 
+from wharfie.shim.cgroups import prune
 from wharfie.spi import errors
 
 ROOM = Path(__file__).parents[3]
@@ -223,7 +224,7 @@ def bares(root, work):
     yield make
     for one in made:
         one.close()
-    cgroups.prune(PARENT)
+    prune(PARENT)
 
 
 @pytest.fixture

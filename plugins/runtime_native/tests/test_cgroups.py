@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wharfie_runtime_native import cgroups
 from wharfie_runtime_native.cgroups import device_program, device_rules, v2
 from wharfie_runtime_native.cgroups.device_rules import WILDCARD, Rule
 
+from wharfie.shim.cgroups import version
 from wharfie.spi.errors import InvalidArgument
 
-V1 = cgroups.version() == "v1"
+V1 = version() == "v1"
 needs_v1 = pytest.mark.skipif(not V1, reason="this host's controllers are version 2")
 MIB = 1 << 20
 

@@ -8,9 +8,9 @@ import logging
 import queue
 
 import pytest
-from wharfie_runtime_native import cgroups
 from wharfie_runtime_native.driver import NativeDriver
 
+from wharfie.shim.cgroups import prune
 from wharfie.spi.driver import Context, HostFacts
 from wharfie.spi.errors import InvalidArgument
 from wharfie.spi.runtime import ExecExited, Exited, Io, Preparation
@@ -34,7 +34,7 @@ def driver(tmp_path):
     for state in made.containers():
         made.delete(state.id, force=True)
     made.close()
-    cgroups.prune("wharfie-test-n")
+    prune("wharfie-test-n")
 
 
 @pytest.fixture

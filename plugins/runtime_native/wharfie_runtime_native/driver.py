@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
+from wharfie.shim import cgroups
 from wharfie.shim.driver import ShimRuntime
 from wharfie.spi.driver import Problem
-from wharfie_runtime_native import cgroups
-from wharfie_runtime_native.engine import CACHE_OPTION, DEFAULT_PARENT
+from wharfie_runtime_native.engine import CACHE_OPTION
 from wharfie_runtime_native.syscalls import MACHINES
 
 _KERNEL: Final = (5, 12)  # mount_setattr(2); openat2, the new mount calls and close_range are older
@@ -52,7 +52,7 @@ class NativeDriver(ShimRuntime):
 
     def close(self) -> None:
         super().close()
-        cgroups.prune(DEFAULT_PARENT)
+        cgroups.prune(cgroups.DEFAULT_PARENT)
 
     def status(self) -> Sequence[tuple[str, str]]:
         return (("Cgroup Version", cgroups.version().removeprefix("v")),)

@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from wharfie.shim.cgroups import path_of, warm
 from wharfie.shim.engine import Engine, Streams
 from wharfie.spi.errors import Conflict
-from wharfie_runtime_native import cgroups, channel, namespaces, plan
+from wharfie_runtime_native import cgroups, channel, namespaces
 from wharfie_runtime_native.constants import CLONE_NEWPID, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE
 from wharfie_runtime_native.exec import Exec
 from wharfie_runtime_native.init import Init
 from wharfie_runtime_native.namespaces import Namespaces
-from wharfie_runtime_native.plan import DEFAULT_PARENT
 from wharfie_runtime_native.syscalls import prctl, setns, unshare
 
-__all__ = ["CACHE_OPTION", "DEFAULT_PARENT", "NativeEngine"]
+__all__ = ["CACHE_OPTION", "NativeEngine"]
 
 CACHE_OPTION: Final = "cache"
 """In `options`: a folder for compiled seccomp filters."""
@@ -30,7 +30,7 @@ class NativeEngine(Engine):
 
     def __init__(self, id: str, bundle: Path, spec: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         super().__init__(id, bundle, spec, options)
-        self._cgroup = cgroups.open_cgroup(plan.cgroup_path(spec, id))
+        self._cgroup = cgroups.open_cgroup(path_of(spec, id))
         cache = options.get(CACHE_OPTION)
         self._cache = Path(cache) if cache else None
         self._spaces = 0  # CLONE_NEW… flags of what the container does not share with the host
@@ -174,7 +174,7 @@ class NativeEngine(Engine):
 
 
 # Found out here, where the zygote imports this, so that no shim spends time or memory on it.
-cgroups.warm()
+warm()
 
 
 def _fork_elsewhere(child: Callable[[], NoReturn], enter: Callable[[], None]) -> int:

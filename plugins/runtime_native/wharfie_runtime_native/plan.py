@@ -16,9 +16,6 @@ from wharfie_runtime_native.process import ProcessSpec
 INIT_ANNOTATION: Final = "org.wharfie.init"
 """With "true" the container's first process is one that reaps and passes signals on (`docker run --init`)."""
 
-DEFAULT_PARENT: Final = "wharfie"
-"""The cgroup below which containers without `linux.cgroupsPath` are."""
-
 _UNSUPPORTED: Final = ("intelRdt", "mountLabel", "netDevices", "personality", "timeOffsets")
 
 
@@ -86,11 +83,3 @@ def parse(spec: Mapping[str, Any]) -> Plan:
         resources={"devices": (), **(linux.get("resources") or {})},
         init=(spec.get("annotations") or {}).get(INIT_ANNOTATION) == "true",
     )
-
-
-def cgroup_path(spec: Mapping[str, Any], id: str) -> str:
-    """`linux.cgroupsPath`, or one made from the id. Errors: InvalidArgument (systemd's form)."""
-    path = str((spec.get("linux") or {}).get("cgroupsPath") or f"/{DEFAULT_PARENT}/{id}")
-    if "/" not in path and path.count(":") == 2:
-        raise InvalidArgument(f'linux.cgroupsPath "{path}" is for the systemd cgroup driver; give a path')
-    return path

@@ -202,26 +202,6 @@ def seccomp(operation: int, flags: int, program: bytes) -> None:
         oserror("seccomp")
 
 
-def statfs_type(path: str) -> int:
-    """The file system's magic number of a path on the host."""
-    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        return fstatfs_type(fd)
-    finally:
-        os.close(fd)
-
-
-def inotify(path: str, mask: int) -> int:
-    """A non-blocking inotify descriptor that watches one file."""
-    fd = int(libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
-    if fd < 0:
-        oserror("inotify_init1")
-    if libc.inotify_add_watch(fd, path.encode(), ctypes.c_uint32(mask)) < 0:
-        os.close(fd)
-        oserror("inotify_add_watch", path)
-    return fd
-
-
 def bpf(command: int, attributes: bytes | bytearray) -> int:
     """bpf(2); `attributes` is the union bpf_attr as packed bytes. What the kernel answers is written into a bytearray."""
     buffer = ctypes.create_string_buffer(bytes(attributes), len(attributes))

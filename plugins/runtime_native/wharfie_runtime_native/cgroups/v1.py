@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from wharfie.shim.cgroups import V1Reader, read, read_int, write
 from wharfie.spi.errors import DriverError, InvalidArgument
 from wharfie_runtime_native.cgroups import device_rules
-from wharfie_runtime_native.cgroups.base import Cgroup, flat, make, read, read_int, tree_pids, write
+from wharfie_runtime_native.cgroups.base import Cgroup, make
 
 _FREEZE_SECONDS: Final = 10.0
 _KILL_SECONDS: Final = 0.2
@@ -39,60 +39,8 @@ _CPU: Final = {
 }
 
 
-_CONTROLLERS: Final = frozenset(
-    [
-        "cpu",
-        "cpuacct",
-        "cpuset",
-        "memory",
-        "devices",
-        "freezer",
-        "blkio",
-        "pids",
-        "net_cls",
-        "net_prio",
-        "perf_event",
-        "hugetlb",
-        "rdma",
-        "misc",
-    ]
-)
-
-
-@cache
-def hierarchies() -> Mapping[str, str]:
-    """Mount point of each hierarchy by each of its names ("cpu" and "cpuacct" may share one).
-
-    Looked up once: the zygote does it, and no shim spends memory on it.
-    """
-    found: dict[str, str] = {}
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
-            head, _, tail = line.partition(" - ")
-            kind, _, options = tail.split(" ", 2)
-            fields = head.split()
-            if kind != "cgroup" or fields[3] != "/":
-                continue
-            for option in options.rsplit(" ", 1)[-1].strip().split(","):
-                if option.startswith("name="):
-                    found.setdefault(option.removeprefix("name="), fields[4])
-                elif option in _CONTROLLERS:
-                    found.setdefault(option, fields[4])
-    return found
-
-
-class CgroupV1(Cgroup):
+class CgroupV1(V1Reader, Cgroup):
     """The group of the same path in every hierarchy."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        mounts = hierarchies()
-        self._controllers = {name: f"{root}/{self.path}" for name, root in mounts.items()}
-        self._directories = {root.rsplit("/", 1)[1]: f"{root}/{self.path}" for root in mounts.values()}
-
-    def directories(self) -> Mapping[str, str]:
-        """By the mount point's name, which is "cpu,cpuacct" where two controllers share a hierarchy."""
-        return self._directories
 
     def create(self) -> None:
         for name, directory in self._directories.items():
@@ -215,9 +163,6 @@ class CgroupV1(Cgroup):
     def thaw(self) -> None:
         write(self._directory("freezer", "a pause"), "freezer.state", "THAWED")
 
-    def pids(self) -> list[int]:
-        return tree_pids(next(iter(self._directories.values())))
-
     def kill(self) -> None:
         freezer = self._controllers.get("freezer", "")
         frozen = Path(freezer, "freezer.state").exists()
@@ -233,59 +178,3 @@ class CgroupV1(Cgroup):
         finally:
             if frozen:
                 self.thaw()
-
-    def oom_kills(self) -> int:
-        directory = self._controllers.get("memory")
-        return 0 if directory is None else flat(read(directory, "memory.oom_control")).get("oom_kill", 0)
-
-    def oom_fd(self) -> int:
-        directory = self._controllers.get("memory")
-        if directory is None:
-            return -1
-        control = os.open(f"{directory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
-        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        try:
-            write(directory, "cgroup.event_control", f"{event} {control}")
-        except InvalidArgument:
-            os.close(event)
-            return -1
-        finally:
-            os.close(control)
-        return event
-
-    def stats(self) -> dict[str, Any]:
-        cpu, cpuacct = self._controllers.get("cpu", ""), self._controllers.get("cpuacct", "")
-        memory, pids = self._controllers.get("memory", ""), self._controllers.get("pids", "")
-        blkio = self._controllers.get("blkio", "")
-        throttling = flat(read(cpu, "cpu.stat"))
-        return {
-            "cpu": {
-                "usage_ns": read_int(cpuacct, "cpuacct.usage"),
-                "user_ns": read_int(cpuacct, "cpuacct.usage_user"),
-                "system_ns": read_int(cpuacct, "cpuacct.usage_sys"),
-                "percpu_ns": [int(word) for word in read(cpuacct, "cpuacct.usage_percpu").split()],
-                "periods": throttling.get("nr_periods", 0),
-                "throttled_periods": throttling.get("nr_throttled", 0),
-                "throttled_ns": throttling.get("throttled_time", 0),
-            },
-            "memory": {
-                "usage": read_int(memory, "memory.usage_in_bytes"),
-                "max_usage": read_int(memory, "memory.max_usage_in_bytes"),
-                "limit": read_int(memory, "memory.limit_in_bytes"),
-                "failcnt": read_int(memory, "memory.failcnt"),
-                "stats": flat(read(memory, "memory.stat")),
-            },
-            "pids": {"current": read_int(pids, "pids.current"), "limit": read_int(pids, "pids.max")},
-            "blkio": _blkio(read(blkio, "blkio.throttle.io_service_bytes_recursive")),
-            "blkio_serviced": _blkio(read(blkio, "blkio.throttle.io_serviced_recursive")),
-        }
-
-
-def _blkio(text: str) -> Sequence[dict[str, Any]]:
-    """Lines `8:0 Read 4096` (the sum lines have no device)."""
-    rows = (line.replace(":", " ", 1).split() for line in text.splitlines())
-    return [
-        {"major": int(row[0]), "minor": int(row[1]), "op": row[2].lower(), "value": int(row[3])}
-        for row in rows
-        if len(row) == 4 and row[0].isdigit()
-    ]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from wharfie.shim.cgroups import V2Reader, flat, read, read_int, write
 from wharfie.spi.errors import DriverError, InvalidArgument
 from wharfie_runtime_native.cgroups import device_program, device_rules
-from wharfie_runtime_native.cgroups.base import ROOT, Cgroup, flat, make, read, read_int, tree_pids, write
-from wharfie_runtime_native.syscalls import inotify
+from wharfie_runtime_native.cgroups.base import Cgroup, make
 
 _FREEZE_SECONDS: Final = 10.0
-_IN_MODIFY: Final = 0x2
 _DEFAULT_PERIOD: Final = 100000
 
 # linux.resources.blockIO → key of io.max
@@ -25,16 +24,8 @@ _THROTTLES: Final = {
 }
 
 
-class CgroupV2(Cgroup):
+class CgroupV2(V2Reader, Cgroup):
     """One folder in the unified tree."""
-
-    def __init__(self, path: str, root: str = ROOT) -> None:
-        super().__init__(path)
-        self._root = root
-        self._directory = f"{root}/{self.path}"
-
-    def directories(self) -> Mapping[str, str]:
-        return {"": self._directory}
 
     def create(self) -> None:
         parent = self._root
@@ -125,54 +116,6 @@ class CgroupV2(Cgroup):
     def thaw(self) -> None:
         write(self._directory, "cgroup.freeze", "0")
 
-    def pids(self) -> list[int]:
-        return tree_pids(self._directory)
-
     def kill(self) -> None:
         if Path(self._directory).exists():
             write(self._directory, "cgroup.kill", "1")
-
-    def oom_kills(self) -> int:
-        return flat(read(self._directory, "memory.events")).get("oom_kill", 0)
-
-    def oom_fd(self) -> int:
-        events = f"{self._directory}/memory.events"
-        return inotify(events, _IN_MODIFY) if Path(events).exists() else -1
-
-    def stats(self) -> dict[str, Any]:
-        directory = self._directory
-        cpu, memory = flat(read(directory, "cpu.stat")), flat(read(directory, "memory.stat"))
-        return {
-            "cpu": {
-                "usage_ns": cpu.get("usage_usec", 0) * 1000,
-                "user_ns": cpu.get("user_usec", 0) * 1000,
-                "system_ns": cpu.get("system_usec", 0) * 1000,
-                "percpu_ns": [],
-                "periods": cpu.get("nr_periods", 0),
-                "throttled_periods": cpu.get("nr_throttled", 0),
-                "throttled_ns": cpu.get("throttled_usec", 0) * 1000,
-            },
-            "memory": {
-                "usage": read_int(directory, "memory.current"),
-                "max_usage": read_int(directory, "memory.peak"),
-                "limit": read_int(directory, "memory.max"),
-                "failcnt": flat(read(directory, "memory.events")).get("max", 0),
-                "stats": memory,
-            },
-            "pids": {"current": read_int(directory, "pids.current"), "limit": read_int(directory, "pids.max")},
-            "blkio": _io(read(directory, "io.stat"), {"rbytes": "read", "wbytes": "write"}),
-            "blkio_serviced": _io(read(directory, "io.stat"), {"rios": "read", "wios": "write"}),
-        }
-
-
-def _io(text: str, keys: Mapping[str, str]) -> Sequence[dict[str, Any]]:
-    """Lines `8:0 rbytes=4096 wbytes=0 …`, of which `keys` are wanted, under Docker's words."""
-    rows = []
-    for line in text.splitlines():
-        device, *pairs = line.split()
-        major, _, minor = device.partition(":")
-        for pair in pairs:
-            key, _, value = pair.partition("=")
-            if key in keys:
-                rows.append({"major": int(major), "minor": int(minor), "op": keys[key], "value": int(value)})
-    return rows
