@@ -172,7 +172,8 @@ class NetworkRecord(Model):
     attachable: bool = False
     enable_ipv4: bool = True
     enable_ipv6: bool = False
-    options: dict[str, str] = Field(default_factory=dict)
+    options: dict[str, str] = Field(default_factory=dict)  # as the user gave them
+    planned: dict[str, str] = Field(default_factory=dict)  # completed by the driver's `plan`
     labels: dict[str, str] = Field(default_factory=dict)
     ipam_driver: str = "default"
     ipam_options: dict[str, str] | None = None

@@ -156,7 +156,7 @@ def as_network(record: NetworkRecord) -> Network:
         ipv4=record.enable_ipv4,
         ipv6=record.enable_ipv6,
         default=record.predefined,
-        options=dict(record.options),
+        options=dict(record.planned or record.options),
         labels=dict(record.labels),
         needs_gateway=record.needs_gateway,
     )

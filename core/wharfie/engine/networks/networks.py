@@ -149,7 +149,7 @@ class Networks:
         ):
             raise Forbidden(f'only one instance of "{name}" network is allowed')
         planned = await driver.call(NetworkDriver.plan, as_network(record))
-        record.options = dict(planned.options)
+        record.planned = dict(planned.options)
         record.needs_gateway = planned.needs_gateway
         async with Undo(f"network {record.name}") as undo:
             if NetworkCapability.ADDRESSES in driver.capabilities:
