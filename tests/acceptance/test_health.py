@@ -111,7 +111,7 @@ def test_probing_goes_on_after_the_daemon_was_killed(make_daemon):
         "run",
         "-d",
         "--name",
-        "h",
+        "hc",
         *FAST,
         "--health-retries",
         "1",
