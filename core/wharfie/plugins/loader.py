@@ -36,6 +36,9 @@ _OURS: Mapping[tuple[str, str], str] = {
     ("log", "json-file"): "wharfie-log-files",
     ("log", "local"): "wharfie-log-files",
     ("log", "none"): "wharfie-log-files",
+    ("authz", "policy"): "wharfie-authz-policy",
+    ("volume", "loop"): "wharfie-volume-loop",
+    ("ipam", "reserved"): "wharfie-ipam-reserved",
 }
 """Where this project's own drivers are, for the message of a core that stands alone."""
 

@@ -1,0 +1,1 @@
+"""Authorization driver `policy`: rules in a file."""
