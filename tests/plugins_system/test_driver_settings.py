@@ -62,7 +62,7 @@ def test_a_secret_is_not_shown(drivers):
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"isolate": True}, "drivers.volume.good.isolate: running a driver in a process of its own is not supported yet"),
+        ({"isolate": "yes"}, "drivers.volume.good.isolate: 'yes' is not valid, expected true or false"),
         ({"workers": 0}, "drivers.volume.good.workers: 0 is not valid, expected a whole number from 1 to 256"),
         ({"workers": True}, "drivers.volume.good.workers: True"),
         ({"deadlines": 5}, "drivers.volume.good.deadlines: 5"),

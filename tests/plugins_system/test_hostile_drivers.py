@@ -140,7 +140,7 @@ def test_a_failed_start_is_tried_again_at_the_next_use(drivers):
 
 
 def test_an_import_that_hangs_costs_one_deadline_not_one_for_each_caller(drivers, monkeypatch):
-    monkeypatch.setattr(drivers_module, "_IMPORT", Deadline(total=0.2))
+    monkeypatch.setattr(drivers_module, "IMPORT", Deadline(total=0.2))
 
     async def scene():
         house = drivers()

@@ -12,10 +12,11 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from wharfie.spi.authz import AuthzDriver
 from wharfie.spi.driver import Deadline, Driver
+from wharfie.spi.errors import DriverError
 from wharfie.spi.ipam import IpamDriver
 from wharfie.spi.log import LogDriver
 from wharfie.spi.network import NetworkDriver
@@ -23,6 +24,8 @@ from wharfie.spi.registry import RegistryDriver
 from wharfie.spi.runtime import RuntimeDriver
 from wharfie.spi.storage import StorageDriver
 from wharfie.spi.volume import VolumeDriver
+
+T = TypeVar("T")
 
 CONTRACTS: Mapping[str, type[Driver[Any]]] = {
     contract.kind: contract
@@ -67,6 +70,7 @@ class Method:
     deadline: Deadline
     returns: tuple[type, ...]  # empty: anything
     always: bool  # passes an open circuit
+    gives: bool = True  # has a result; what comes back from one without is dropped
 
 
 @functools.cache
@@ -76,13 +80,27 @@ def methods(contract: type[Driver[Any]]) -> Mapping[str, Method]:
     for name, function in inspect.getmembers(contract, inspect.isfunction):
         if name.startswith("_"):
             continue
+        result = _hints(function).get("return", Any)
         found[name] = Method(
             name=name,
             deadline=getattr(function, "__deadline__", DEFAULT_DEADLINE),
-            returns=_classes(_hints(function).get("return", Any)),
+            returns=_classes(result),
+            gives=result is not type(None),
             always=name in LIFE or name in REMOVALS.get(contract.kind, ()),
         )
     return found
+
+
+def checked(rule: Method, value: T) -> T:
+    """The result of a method, if it is what the contract says; one of another type would fail far from here, where nobody
+    knows the driver. Errors: DriverError."""
+    if inspect.iscoroutine(value) or inspect.isgenerator(value):
+        value.close()
+        raise DriverError(f"{rule.name} returned a {type(value).__name__}; the methods of a driver are plain functions")
+    if not rule.returns or isinstance(value, rule.returns):
+        return value
+    expected = " or ".join(one.__name__ for one in rule.returns)
+    raise DriverError(f"{rule.name} returned {type(value).__name__}, but its contract says {expected}")
 
 
 def parameters(contract: type[Driver[Any]], method: str) -> Mapping[str, Any]:

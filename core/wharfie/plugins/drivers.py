@@ -6,27 +6,28 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from wharfie.plugins.contract import CONTRACTS, DEFAULT_DEADLINE, methods
+from wharfie.plugins.contract import CONTRACTS, DEFAULT_DEADLINE
 from wharfie.plugins.hooks import Hooks
 from wharfie.plugins.inventory import HOOK, Entry, Inventory, core_version
 from wharfie.plugins.loader import absent, check_class, choose, import_driver
+from wharfie.plugins.opening import IMPORT, Opening
+from wharfie.plugins.remote.keeper import Keeper
+from wharfie.plugins.remote.proxy import proxy
 from wharfie.plugins.settings import DriverSettings, Options, options, validate
 from wharfie.plugins.states import DriverState, Refusal, State
 from wharfie.plugins.supervisor import Supervised, Supervisor
 from wharfie.spi.call import current_call
-from wharfie.spi.driver import Context, Deadline, Driver, DriverEvent, HostFacts, Problem
+from wharfie.spi.driver import Context, Driver, DriverEvent, HostFacts
 from wharfie.spi.errors import Unavailable, WharfieError
 
 D = TypeVar("D", bound=Driver[Any])
-T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
-_IMPORT = Deadline(total=30)
 _LOADING_AT_THE_END = 5.0
 """Seconds that `close` gives a driver which is being opened; no container depends on it yet."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
@@ -40,6 +41,7 @@ class _Slot:
     entry: Entry | None = None
     supervisor: Supervisor | None = None  # of the last attempt
     open: Supervised[Any] | None = None
+    keeper: Keeper | None = None  # of a driver in a process of its own
     loading: asyncio.Task[Supervised[Any]] | None = None
     refusal: Refusal | None = None  # of the last attempt
 
@@ -58,6 +60,7 @@ class Drivers:
         self._slots: dict[tuple[str, str], _Slot] = {}
         self._listeners: list[Callable[[str, str, DriverEvent], None]] = []
         self._recovery: list[Callable[[str, str], None]] = []
+        self._restart: list[Callable[[str, str], Awaitable[None]]] = []
         self._dynamic: dict[str, Sequence[str]] = {}  # kind → names that hook plugins knew when they were last asked
         self._closed = False
         self.hooks = Hooks(self._inventory, settings)
@@ -105,6 +108,11 @@ class Drivers:
         """Call `listener(kind, name)` when a driver that kept failing answers again."""
         self._recovery.append(listener)
 
+    def on_restart(self, listener: Callable[[str, str], Awaitable[None]]) -> None:
+        """Await `listener(kind, name)` when a driver's own process was started again: it remembers nothing. Until the
+        listener has returned, the driver answers only what the listener itself calls."""
+        self._restart.append(listener)
+
     def states(self) -> Sequence[DriverState]:
         """A row for each driver and hook plugin that is installed, configured or was asked for; imports nothing."""
         entries = self._inventory.entries()
@@ -130,6 +138,8 @@ class Drivers:
                 await driver.call(Driver.close)
             except WharfieError as error:
                 _LOG.error("%s", error.message)
+        if slot.keeper is not None:
+            await slot.keeper.close()
         if slot.supervisor is not None:
             slot.supervisor.close()
 
@@ -158,7 +168,7 @@ class Drivers:
 
     async def _open(self, contract: type[D], entry: Entry, found: type[Driver[Any]] | None, slot: _Slot) -> Supervised[D]:
         chosen = options(self._settings, contract, entry.name)
-        if slot.supervisor is not None and slot.supervisor.lost:
+        if slot.supervisor is not None and slot.supervisor.lost and not chosen.isolate:
             # Each further attempt would hang behind the first one's import lock and cost another deadline.
             raise Refusal(
                 State.FAILED,
@@ -169,18 +179,39 @@ class Drivers:
             slot.supervisor.close()
         supervisor = Supervisor(entry, chosen.workers)
         slot.supervisor = supervisor
-        opening = _Opening(entry, supervisor)
-
+        opening = Opening(entry, supervisor)
+        if chosen.isolate:
+            return await self._open_isolated(contract, opening, chosen, slot)
         load = (lambda: check_class(entry, contract, found)) if found else (lambda: import_driver(entry, contract))
-        driver_class: type[D] = await opening.step(State.BROKEN, "import", load, _IMPORT)
-        own = await opening.step(
-            State.MISCONFIGURED, "settings", lambda: validate(entry, driver_class, chosen.own), _IMPORT
-        )
+        driver_class: type[D] = await opening.step(State.BROKEN, "import", load, IMPORT)
+        own = await opening.step(State.MISCONFIGURED, "settings", lambda: validate(entry, driver_class, chosen.own), IMPORT)
         context = self._context(entry)
         driver = await opening.step(State.BROKEN, "construction", lambda: driver_class(context, own), DEFAULT_DEADLINE)
         capabilities = await opening.enter(driver, contract, chosen)
         supervisor.on_recovery = lambda: self._recovered(entry.kind, entry.name)
         return Supervised(driver, contract, supervisor, chosen.methods, capabilities)
+
+    async def _open_isolated(self, contract: type[D], opening: Opening, chosen: Options, slot: _Slot) -> Supervised[D]:
+        entry, supervisor = opening.entry, opening.supervisor
+        if entry.point is None:
+            raise Refusal(
+                State.MISCONFIGURED,
+                f"drivers.{entry.kind}.{entry.name}.isolate: {entry.title} cannot be loaded by another process",
+                "Correct daemon.json and restart the daemon",
+            )
+
+        async def restarted() -> None:
+            self._recovered(entry.kind, entry.name)
+            await asyncio.gather(*(listener(entry.kind, entry.name) for listener in self._restart))
+
+        keeper = Keeper(opening, contract, self._context(entry), chosen, restarted)
+        ready, capabilities = await keeper.open()
+        slot.keeper = keeper
+        supervisor.on_recovery = lambda: self._recovered(entry.kind, entry.name)
+        driver = proxy(contract, entry.name, ready, keeper.call)
+        supervised = Supervised(driver, contract, supervisor, chosen.methods, capabilities)
+        keeper.watch(supervised)
+        return supervised
 
     async def _choose(self, contract: type[D], name: str) -> tuple[Entry, type[Driver[Any]] | None]:
         """Who is meant by this name: an entry point, otherwise what a hook plugin finds."""
@@ -254,6 +285,8 @@ class Drivers:
     def _judge(self, kind: str, name: str, slot: _Slot, found: Sequence[Entry]) -> tuple[State, str, str]:
         if slot.open is not None:
             circuit = slot.open.supervisor.circuit
+            if slot.keeper is not None and slot.keeper.down:
+                return State.FAILING, slot.keeper.down, "Its process is started again by itself"
             return (State.FAILING, circuit.cause, "It is probed again by itself") if circuit.open else (State.OPEN, "", "")
         if slot.loading is not None:
             return State.LOADED, "", ""
@@ -267,62 +300,6 @@ class Drivers:
         except Refusal as refusal:
             return refusal.state, refusal.cause, refusal.remedy
         return State.INSTALLED, "", ""
-
-
-class _Opening:
-    """The steps from an entry to an open driver, each in a worker, each failure a Refusal with the step's state."""
-
-    def __init__(self, entry: Entry, supervisor: Supervisor) -> None:
-        self._entry = entry
-        self._supervisor = supervisor
-
-    async def step(self, state: State, name: str, work: Callable[[], T], limit: Deadline) -> T:
-        """Run one step. `state` is what the driver is when the step raises or hangs."""
-
-        def caught() -> T | Refusal:
-            try:
-                return work()
-            except Refusal as refusal:
-                return refusal
-
-        try:
-            result = await self._supervisor.run(name, caught, limit, always=True)
-        except WharfieError as error:
-            raise Refusal(state, error.message, _REMEDIES[state].format(self._entry.distribution)) from error
-        if isinstance(result, Refusal):
-            raise result
-        return result
-
-    async def enter(self, driver: D, contract: type[D], chosen: Options) -> frozenset[Any]:
-        """Check, open, and ask for the capabilities."""
-        await self.step(State.FAILED, "check", lambda: self._judge(driver.check()), chosen.methods["check"].deadline)
-        await self.step(State.FAILED, "open", driver.open, chosen.methods["open"].deadline)
-        return await self.step(
-            State.FAILED,
-            "capabilities",
-            lambda: frozenset(driver.capabilities()),
-            methods(contract)["capabilities"].deadline,
-        )
-
-    def _judge(self, problems: Sequence[Problem]) -> None:
-        """In the worker: fatal problems refuse, others are logged."""
-        fatal = [problem for problem in problems if problem.fatal]
-        for problem in problems:
-            if not problem.fatal:
-                _LOG.warning("%s: %s (%s)", self._entry.title, problem.what, problem.fix)
-        if fatal:
-            raise Refusal(
-                State.UNFIT,
-                f"{self._entry.title} cannot serve on this host: {'; '.join(problem.what for problem in fatal)}",
-                f"To mend it: {'; '.join(problem.fix for problem in fatal)}",
-            )
-
-
-_REMEDIES: Mapping[State, str] = {
-    State.BROKEN: "Ask the authors of {0}, or install another version of it",
-    State.MISCONFIGURED: "Correct daemon.json and restart the daemon, or ask the authors of {0}",
-    State.FAILED: "It is tried again at the next use; the daemon's log has more",
-}
 
 
 def _folder(root: Path, entry: Entry) -> Path:

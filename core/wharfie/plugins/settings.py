@@ -55,6 +55,7 @@ class Options:
 
     methods: Mapping[str, Method]  # with the deadlines of daemon.json
     workers: int
+    isolate: bool  # in a process of its own
     own: Mapping[str, Any]  # for the driver's model
 
 
@@ -62,14 +63,16 @@ def options(settings: DriverSettings, contract: type[Driver[Any]], name: str) ->
     """The settings of the driver `name`. Raises Refusal (misconfigured) naming the key."""
     key = f"{contract.kind}.{name}"
     given = settings.drivers.get(key, {})
-    if given.get("isolate", False) is not False:
-        raise _misconfigured(f"drivers.{key}.isolate: running a driver in a process of its own is not supported yet")
+    isolate = given.get("isolate", False)
+    if not isinstance(isolate, bool):
+        raise _misconfigured(f"drivers.{key}.isolate: {isolate!r} is not valid, expected true or false")
     workers = given.get("workers", WORKERS)
     if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= 256:
         raise _misconfigured(f"drivers.{key}.workers: {workers!r} is not valid, expected a whole number from 1 to 256")
     return Options(
         methods=_with_deadlines(methods(contract), given.get("deadlines", {}), f"drivers.{key}.deadlines"),
         workers=workers,
+        isolate=isolate,
         own={option: value for option, value in given.items() if option not in RESERVED},
     )
 

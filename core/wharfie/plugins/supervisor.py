@@ -6,7 +6,6 @@ What a call costs on top of the driver's own time is one hop to a thread and bac
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from wharfie.plugins.circuit import Circuit
-from wharfie.plugins.contract import Method
+from wharfie.plugins.contract import Method, checked
 from wharfie.plugins.inventory import Entry
 from wharfie.plugins.run import Run
 from wharfie.plugins.worker import Exhausted, Pool
@@ -46,6 +45,7 @@ class Supervisor:
         self.figures: dict[str, MethodFigures] = {}
         self.probe: Callable[[], Awaitable[None]] | None = None
         self.on_recovery: Callable[[], None] | None = None
+        self.on_late: Callable[[], None] | None = None  # a call that has begun was given up
         self._pool = Pool(f"{entry.kind}.{entry.name}", workers)
         self._probing: asyncio.Task[WharfieError | None] | None = None
         self._settings = f'"drivers.{entry.kind}.{entry.name}" of daemon.json'
@@ -74,7 +74,7 @@ class Supervisor:
         try:
             error = await run.future
         except asyncio.CancelledError:
-            run.call.cancelled.set()
+            run.call.cancel()
             if self._pool.withdraw(run):
                 self._settle(run)
             raise
@@ -100,8 +100,10 @@ class Supervisor:
         elif self._pool.withdraw(run):
             self._settle(run, self._not_begun(run))
         elif self._pool.write_off(run):
-            run.call.cancelled.set()
+            run.call.cancel()
             self._settle(run, self._too_late(run))
+            if self.on_late is not None:
+                self.on_late()
 
     def _settle(self, run: Run[T], error: WharfieError | None = None) -> None:
         """Once for each call, with what came first: its return, its deadline, or that it was withdrawn.
@@ -243,17 +245,6 @@ class Supervised(Generic[D]):
         def work() -> T:
             # By name, so that the driver's own method runs and not the contract's.
             result: T = getattr(driver, rule.name)(*args, **kwargs)
-            return _checked(rule, result)
+            return checked(rule, result)
 
         return await self.supervisor.run(rule.name, work, rule.deadline, args, always=rule.always)
-
-
-def _checked(rule: Method, value: T) -> T:
-    """A result of another type than the contract's would fail far from here, where nobody knows the driver."""
-    if inspect.iscoroutine(value) or inspect.isgenerator(value):
-        value.close()
-        raise DriverError(f"{rule.name} returned a {type(value).__name__}; the methods of a driver are plain functions")
-    if not rule.returns or isinstance(value, rule.returns):
-        return value
-    expected = " or ".join(one.__name__ for one in rule.returns)
-    raise DriverError(f"{rule.name} returned {type(value).__name__}, but its contract says {expected}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -21,6 +22,13 @@ class Call:
     id: str
     cancelled: threading.Event = field(default_factory=threading.Event)
     moved: float = field(default_factory=time.monotonic)
+    on_cancel: Callable[[], None] | None = None  # set by who passes the call on; called in the supervisor's thread
+
+    def cancel(self) -> None:
+        """Nobody waits any more. For the supervisor."""
+        self.cancelled.set()
+        if self.on_cancel is not None:
+            self.on_cancel()
 
     def check(self) -> None:
         """Raise `Cancelled` when the caller is gone or the deadline has passed."""

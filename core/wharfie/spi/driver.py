@@ -22,7 +22,7 @@ from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
     import logging  # its at-fork hooks would cost every shim half a megabyte of its own
@@ -31,7 +31,7 @@ C = TypeVar("C", bound=enum.StrEnum)
 F = TypeVar("F", bound=Callable[..., Any])
 
 Strings = Mapping[str, str]
-FileDescriptor = int
+FileDescriptor = Annotated[int, "file descriptor"]
 """A stream crosses the contract as a real descriptor. Who hands it over opened it and closes it."""
 
 

@@ -50,6 +50,9 @@ STRANGERS = (
     Stranger("wharfie-coroutine", "coroutine", "contracts:Coroutine"),
     Stranger("wharfie-settings", "settings", "settings:Configured"),
     Stranger("wharfie-nomodel", "nomodel", "settings:NoModel"),
+    Stranger("wharfie-crashes", "crashes", "crashes:Crashes"),
+    Stranger("wharfie-crash-import", "crash-import", "crash_import:Driver"),
+    Stranger("wharfie-crash-open", "crash-open", "crashes:CrashOpen"),
     # The next three must be refused without an import: their module notes that it was imported.
     Stranger("wharfie-future", "future", "mustnotload:Driver", requires="wharfie>=99"),
     Stranger("wharfie-garbled", "garbled", "mustnotload:Driver", requires="wharfie =>!! 1"),
