@@ -19,6 +19,7 @@ import stat
 import struct
 import tempfile
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,11 +73,12 @@ class Unpacked:
     hidden: tuple[bytes, ...]
 
 
-def unpack(source: int, root: int, whiteouts: Whiteouts) -> Unpacked:
+def unpack(source: int, root: int, whiteouts: Whiteouts, prepare: Callable[[Entry], bool] | None = None) -> Unpacked:
     """Unpack the uncompressed tar that the descriptor `source` yields into the folder `root` (a descriptor).
 
     Existing files are replaced, folders merged. Owners are numbers, times have nanoseconds; of extended attributes those
-    are set that `nodes.keeps_xattr` names. Calls `wharfie.spi.call.progress` as it goes. Needs root.
+    are set that `nodes.keeps_xattr` names. `prepare` sees each entry first: it may change it, and with False leaves it out.
+    Calls `wharfie.spi.call.progress` as it goes. Needs root.
 
     Errors, each naming the entry: InvalidArgument (not a tar, cut off, outside of the root, a link to nothing), OutOfSpace;
     Cancelled. What was unpacked before stays.
@@ -86,6 +88,8 @@ def unpack(source: int, root: int, whiteouts: Whiteouts) -> Unpacked:
     try:
         for entry in reader:
             progress()
+            if prepare is not None and not prepare(entry):
+                continue
             try:
                 unpacker.add(entry)
             except OSError as error:

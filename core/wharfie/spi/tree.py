@@ -19,16 +19,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from wharfie.spi import nodes, tarformat
+from wharfie.spi import nodes
 from wharfie.spi.call import progress
 from wharfie.spi.driver import FileDescriptor, Usage
 from wharfie.spi.errors import Cancelled
 from wharfie.spi.inroot import FOLDER, open_in_root
 from wharfie.spi.storage import Change, ChangeKind
-from wharfie.spi.tar import OPAQUE_XATTR, PATH_LIMIT, WHITEOUT, is_whiteout
-from wharfie.spi.tarformat import BLOCK, Entry
+from wharfie.spi.tar import OPAQUE_XATTR, PATH_LIMIT, is_whiteout
+from wharfie.spi.tarformat import Entry
+from wharfie.spi.tarwriter import Writer
 
-_CHUNK: Final = 1 << 20
 _CAPABILITY: Final = b"security.capability"
 
 
@@ -298,7 +298,7 @@ def diff(old: Tree | None, new: Tree, out: FileDescriptor) -> None:
     Left out, for no layer can hold them: sockets, and files whose own names begin with `.wh.`. Files may change or go while
     it runs. Errors: OSError; Cancelled (nobody reads `out` any more).
     """
-    writer = _Writer(out)
+    writer = Writer(out)
     try:
         for difference in compare(old, new):
             progress()
@@ -308,75 +308,23 @@ def diff(old: Tree | None, new: Tree, out: FileDescriptor) -> None:
         raise Cancelled("nobody reads the layer that is being written") from error
 
 
-class _Writer:
-    """A tar on its way to a descriptor."""
+def archive(tree: Tree, out: FileDescriptor, name: bytes = b"") -> None:
+    """Write the whole tree to `out` as an archive in which nothing but the files' own content has a meaning.
 
-    def __init__(self, out: int) -> None:
-        self._out = out
-        self._waiting = bytearray()
-        self._links: dict[tuple[int, int], bytes] = {}  # the first name of each file that has several
-
-    def add(self, difference: Difference) -> None:
-        parent, slash, name = difference.path.rpartition(b"/")
-        if b"/" + WHITEOUT in b"/" + difference.path:
-            return
-        if difference.node is None:
-            self._put(tarformat.header(Entry(path=parent + slash + WHITEOUT + name)))
-            return
-        try:
-            entry = difference.node.entry()
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        if entry is None:
-            return
-        facts = difference.node.facts
-        if entry.kind == tarformat.FOLDER:
-            entry.path += b"/"
-        elif facts.st_nlink > 1:
-            first = self._links.setdefault((facts.st_dev, facts.st_ino), entry.path)
-            if first != entry.path:
-                entry.kind, entry.link, entry.size, entry.xattrs = tarformat.HARD_LINK, first, 0, {}
-        if entry.kind == tarformat.REGULAR:
-            self._add_file(difference.node, entry)
-        else:
-            self._put(tarformat.header(entry))
-
-    def finish(self) -> None:
-        self._put(tarformat.trailer())
-        self._flush()
-
-    def _add_file(self, node: Node, entry: Entry) -> None:
-        try:
-            file = node.open()
-        except (FileNotFoundError, NotADirectoryError):
-            self._links = {key: path for key, path in self._links.items() if path != entry.path}
-            return
-        try:
-            entry.size = os.fstat(file).st_size
-            self._put(tarformat.header(entry))
-            left = entry.size
-            while left:
-                # A file that has shrunk meanwhile is filled up with zeros, as GNU tar does: its size has been said.
-                piece = os.read(file, min(left, _CHUNK)) or bytes(min(left, _CHUNK))
-                progress()
-                self._put(piece)
-                left -= len(piece)
-            self._put(bytes(-entry.size % BLOCK))
-        finally:
-            os.close(file)
-
-    def _put(self, data: bytes) -> None:
-        self._waiting += data
-        if len(self._waiting) >= _CHUNK:
-            self._flush()
-
-    def _flush(self) -> None:
-        view = memoryview(self._waiting)
-        at = 0
-        while at < len(view):
-            at += os.write(self._out, view[at:])
-        view.release()
-        self._waiting.clear()
+    `name`: what the tree's root is called in it; with b"" the root has no entry. Sockets are left out. Errors: as `diff`.
+    """
+    writer = Writer(out, literal=True)
+    try:
+        root = tree.find(b"")
+        if name and root is not None:
+            writer.add(Difference(ChangeKind.ADDED, b"", root), name)
+        prefix = name.rstrip(b"/") + b"/" if name else b""
+        for difference in compare(None, tree):
+            progress()
+            writer.add(difference, prefix + difference.path)
+        writer.finish()
+    except BrokenPipeError as error:
+        raise Cancelled("nobody reads the archive that is being written") from error
 
 
 def usage(root: int) -> Usage:
