@@ -186,6 +186,7 @@ class Engine:
         await self.volumes.open()
         await self.images.open()
         self.drivers.listen(self._on_driver_event)
+        self.drivers.on_restart(recovery.tell_restarted)
         await recovery.recover()
         await self.networks.make_predefined()
         self.background.add(asyncio.get_running_loop().create_task(self.debts.run()))

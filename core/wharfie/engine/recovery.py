@@ -144,6 +144,34 @@ class Recovery:
                 except WharfieError as error:
                     log.error("container %s cannot be removed: %s", container.name, error)
 
+    async def tell_restarted(self, kind: str, name: str) -> None:
+        """A driver's own process was started again, in the middle of the daemon's life: tell it what holds.
+
+        Containers that are being started count as running ones. A storage driver is told nothing: its truth is on the
+        disk, and what is being made there now is wanted although no record names it yet.
+        """
+        busy = [one for one in self.catalog if one.state.running or self.catalog.live(one).lock.locked()]
+        if kind == "network":
+            await self.networks.reconcile_driver(name, busy)
+        elif kind == "ipam":
+            await self.networks.reconcile_ipam(name, busy)
+        elif kind == "volume":
+            await self.volumes.reconcile(busy, only=name)
+        elif kind == "runtime":
+            await self._missed_ends(name)
+
+    async def _missed_ends(self, name: str) -> None:
+        """Events went to a process that was not there."""
+        runtime = await self.drivers.get(RuntimeDriver, name)
+        found = {state.id: state for state in await runtime.call(RuntimeDriver.containers)}
+        for container in self.catalog:
+            if container.runtime != name or not container.state.running or self.catalog.live(container).lock.locked():
+                continue
+            state = found.get(container.id)
+            if state is None or state.status == "stopped":
+                end = _exit_of(state)
+                self.ending.later(self.ending.ended(container, end), f"the end of container {container.name}")
+
     async def start_wanted(self) -> None:
         """Start the containers whose restart policy says that they run after a daemon start."""
         for container in self.catalog:

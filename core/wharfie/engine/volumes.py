@@ -270,14 +270,16 @@ class Volumes:
         await driver.call(VolumeDriver.unmount, mount.name, container.id)
         self._events.emit("volume", "unmount", mount.name, {"container": container.id, "driver": mount.driver})
 
-    async def reconcile(self, running: Iterable[Container]) -> None:
-        """After a start: tell each driver whose volumes we know which of them are mounted."""
+    async def reconcile(self, running: Iterable[Container], *, only: str = "") -> None:
+        """After a start: tell each driver whose volumes we know (or `only` this one) which of them are mounted."""
         uses: dict[str, dict[str, set[str]]] = {record.driver: {} for record in self._records.values()}
         for container in running:
             for mount in container.mounts:
                 if mount.type == "volume":
                     uses.setdefault(mount.driver, {}).setdefault(mount.name, set()).add(container.id)
         for name, mounts in uses.items():
+            if only not in ("", name):
+                continue
             try:
                 driver = await self._drivers.get(VolumeDriver, name)
                 wanted = {volume: frozenset(ids) for volume, ids in mounts.items()}

@@ -90,10 +90,11 @@ class Endpoints:
             except Conflict as error:
                 raise Conflict(f"failed to set up container networking: {error.message}") from error
             addresses.append(lease.interface)
+            self._networks.promised.setdefault(record.id, set()).add(lease.interface.ip)
             undo.add(
                 "address",
-                lambda ipam=ipam, pool=pool.id, ip=lease.interface.ip: ipam.call(  # type: ignore[misc]
-                    IpamDriver.release_address, pool, ip
+                lambda ipam=ipam, pool=pool.id, ip=lease.interface.ip: self._release(  # type: ignore[misc]
+                    ipam, record, pool, ip
                 ),
             )
         return Endpoint(
@@ -108,6 +109,14 @@ class Endpoints:
             options=dict(settings.driver_opts or {}),
         )
 
+    async def _release(self, ipam: Supervised[IpamDriver], record: NetworkRecord, pool: str, address: Address) -> None:
+        self._networks.promised.get(record.id, set()).discard(address)
+        await ipam.call(IpamDriver.release_address, pool, address)
+
+    def _kept(self, endpoint: Endpoint) -> None:
+        """The container's record has the addresses now."""
+        self._networks.promised.get(endpoint.network_id, set()).difference_update(one.ip for one in endpoint.addresses)
+
     async def join_all(self, container: Container, endpoints: Sequence[Endpoint], sandbox: Sandbox, undo: Undo) -> None:
         """Join each endpoint and publish the container's ports; fills `container.joined` and `container.networks`."""
         container.joined = []
@@ -115,6 +124,7 @@ class Endpoints:
         for (name, settings), endpoint in zip(list(container.networks.items()), endpoints, strict=True):
             joined = await self._join(container, endpoint, sandbox, undo)
             container.joined.append(joined)
+            self._kept(endpoint)
             _fill(settings, joined, self._networks.get(endpoint.network_id))
             container.networks[name] = settings
         await self._publish(container, undo)
@@ -184,6 +194,7 @@ class Endpoints:
             joined = await self._join(container, endpoint, sandbox, undo)
             undo.commit()
         container.joined.append(joined)
+        self._kept(endpoint)
         _fill(settings, joined, record)
 
     async def disconnect(self, container: Container, record: NetworkRecord) -> None:

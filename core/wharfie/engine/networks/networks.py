@@ -52,6 +52,8 @@ class Networks:
         self._lock = asyncio.Lock()
         self.busy: dict[str, set[str]] = {}
         """Network id → containers that are in it or about to be: such a network is not removed."""
+        self.promised: dict[str, set[Address]] = {}
+        """Network id → addresses of endpoints that are not joined yet: no record has them."""
 
     # ---- finding
 
@@ -295,33 +297,44 @@ class Networks:
         request.ipam = IPAM(config=[pool for pool in pools if pool is not None])
         return request
 
-    async def reconcile(self, running: Iterable[Container]) -> None:
+    async def reconcile(self, running: Sequence[Container]) -> None:
         """Tell IPAM and network drivers what holds: after a start, and when the kernel may have lost something."""
-        joined = [endpoint for container in running for endpoint in container.joined]
         for name in {record.ipam_driver for record in self._records.values() if record.pools}:
-            leases = [
-                lease_of(pool, _addresses(joined, record.id))
-                for record in self._records.values()
-                if record.ipam_driver == name
-                for pool in record.pools
-            ]
-            await (await self.ipam(name)).call(IpamDriver.reconcile, leases)
-        for name in {record.driver for record in self._records.values()}:
-            records = [record for record in self._records.values() if record.driver == name]
-            ids = {record.id for record in records}
             try:
-                driver = await self._drivers.get(NetworkDriver, name)
-                faults = await driver.call(
-                    NetworkDriver.reconcile,
-                    [as_network(record) for record in records if record.id in self._made or _used(joined, record.id)],
-                    [endpoint.joined for endpoint in joined if endpoint.network_id in ids],
-                )
+                await self.reconcile_ipam(name, running)
+            except WharfieError as error:
+                log.error('IPAM driver "%s" cannot be brought up to date: %s', name, error)
+        for name in {record.driver for record in self._records.values()}:
+            try:
+                await self.reconcile_driver(name, running)
             except WharfieError as error:
                 log.error('network driver "%s" cannot be brought up to date: %s', name, error)
-                continue
-            self._made |= {record.id for record in records if _used(joined, record.id)}
-            for fault in faults:
-                log.error("network %s: %s", fault.object, fault.reason)
+
+    async def reconcile_ipam(self, name: str, running: Iterable[Container]) -> None:
+        """Tell one IPAM driver which pools and addresses are held. Errors: the driver's."""
+        joined = [endpoint for container in running for endpoint in container.joined]
+        leases = [
+            lease_of(pool, [*_addresses(joined, record.id), *self.promised.get(record.id, ())])
+            for record in self._records.values()
+            if record.ipam_driver == name
+            for pool in record.pools
+        ]
+        await (await self.ipam(name)).call(IpamDriver.reconcile, leases)
+
+    async def reconcile_driver(self, name: str, running: Iterable[Container]) -> None:
+        """Tell one network driver which networks and endpoints are there. Errors: the driver's."""
+        joined = [endpoint for container in running for endpoint in container.joined]
+        records = [record for record in self._records.values() if record.driver == name]
+        ids = {record.id for record in records}
+        driver = await self._drivers.get(NetworkDriver, name)
+        faults = await driver.call(
+            NetworkDriver.reconcile,
+            [as_network(record) for record in records if record.id in self._made or _used(joined, record.id)],
+            [endpoint.joined for endpoint in joined if endpoint.network_id in ids],
+        )
+        self._made |= {record.id for record in records if _used(joined, record.id)}
+        for fault in faults:
+            log.error("network %s: %s", fault.object, fault.reason)
 
     async def tear_down(self) -> None:
         """At a clean end without running containers: take our kernel objects away; the records stay."""

@@ -201,7 +201,7 @@ def decode_event(data: Mapping[str, Any]) -> DriverEvent:
 
 @functools.cache
 def _events() -> Mapping[str, type[DriverEvent]]:
-    known = [DriverEvent, *DriverEvent.__subclasses__()]
+    known: list[type[DriverEvent]] = [DriverEvent, *DriverEvent.__subclasses__()]
     return {one.__name__: one for one in known if one.__module__.startswith("wharfie.spi.")}
 
 
