@@ -45,7 +45,8 @@ class Daemon:
         self.number = next(_NUMBERS)
         self.tag = f"{os.getpid() % 10000:04d}{self.number:02d}"
         self.bridge = f"wt{self.tag}"
-        self.subnet = f"10.{216 + self.number % 8}.{os.getpid() % 250}.0/24"
+        # Different for each daemon of a run, and likely so for runs side by side.
+        self.subnet = f"10.{208 + os.getpid() % 24}.{self.number % 250}.0/24"
         self.gateway = self.subnet.replace(".0/24", ".1")
         self.cgroup = f"/wharfie-test-{self.tag}"
         self.data, self.run = root / "data", root / "run"
@@ -58,8 +59,7 @@ class Daemon:
         own_bridge = ("--bridge", self.bridge, "--bip", f"{self.gateway}/24") if bridge else ()
         self._flags = [*own_bridge, *flags]
         root.mkdir(parents=True, exist_ok=True)
-        base_third = 100 + self.number % 100
-        pools = [{"base": f"10.{224 + os.getpid() % 16}.{base_third}.0/24", "size": 28}]
+        pools = [{"base": f"10.{232 + os.getpid() % 16}.{self.number % 250}.0/24", "size": 28}]
         self.config = {"cgroup-parent": self.cgroup, "default-address-pools": pools, **(config or {})}
         self.process: subprocess.Popen[bytes] | None = None
 

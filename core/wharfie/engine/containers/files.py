@@ -57,6 +57,10 @@ class Files:
         served = self.names.resolver(container.id).exists()
         self._write_own(container, self.catalog.folder(container), endpoints, resolver=served)
 
+    def forget(self, container: Container) -> None:
+        """No names are answered for it any more. The other files stay with the container, for inspect."""
+        self.names.forget(container.id)
+
     def _write_own(self, container: Container, folder: Path, endpoints: list[Endpoint], *, resolver: bool) -> Path | None:
         hc = container.host_config
         own = [(str(interface.ip), _own_names(container)) for e in endpoints for interface in e.addresses]

@@ -80,6 +80,7 @@ class Starter:
         runtime = await self.drivers.get(RuntimeDriver, container.runtime)
         endpoints = await self.endpoints.allocate(container, self.catalog.facts(container), undo)
         answered = RuntimeCapability.RESOLVER in runtime.capabilities
+        undo.add("names", lambda: asyncio.to_thread(self.files.forget, container))
         resolver = self.files.write(container, endpoints, resolver=answered)
         sources = await self._mount_volumes(container, undo)
         bundle = self.settings.exec_root / "bundles" / container.id
