@@ -9,6 +9,7 @@ are touched.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,11 @@ class Engine(ABC):
     @abstractmethod
     def exec(self, process: Mapping[str, Any], streams: Streams) -> int:
         """Execute a further process in the container's namespaces and cgroup; its pid, a child of the shim."""
+
+    def signal(self, pid: int, signal: int) -> None:
+        """Send a signal to the container's first process or an exec's, by the pid that `create` or `exec` gave. An engine
+        whose process on the host is not the program itself overrides it. Errors: ProcessLookupError."""
+        os.kill(pid, signal)
 
     @abstractmethod
     def signal_all(self, signal: int) -> None:

@@ -78,11 +78,11 @@ class Execs:
     def session(self, exec_id: str) -> Session:
         return self._get(exec_id).session
 
-    def signal(self, exec_id: str, number: int) -> None:
+    def signal(self, exec_id: str, number: int, engine: Engine) -> None:
         found = self._get(exec_id)
         if not found.pid:
             raise Conflict(f"exec {exec_id} is not running")
-        os.kill(found.pid, number)
+        engine.signal(found.pid, number)
 
     def ended(self, pid: int, code: int) -> bool:
         """A child has ended; whether it was an exec's."""

@@ -207,11 +207,11 @@ class Shim:
         message = request.message
         engine = self._running()
         if message["exec_id"]:
-            self._execs.signal(message["exec_id"], message["signal"])
+            self._execs.signal(message["exec_id"], message["signal"], engine)
         elif message["everyone"]:
             engine.signal_all(message["signal"])
         else:
-            os.kill(self._pid, message["signal"])
+            engine.signal(self._pid, message["signal"])
 
     def _attach(self, request: Request) -> None:
         wanted = request.message["attach"]
