@@ -16,6 +16,7 @@ from wharfie.api import (
     containers,
     events,
     execs,
+    files,
     images,
     inactive,
     networks,
@@ -40,6 +41,7 @@ _ROUTERS = (
     containers.router,
     container_streams.router,
     execs.router,
+    files.router,
     images.router,
     networks.router,
     volumes.router,
@@ -69,6 +71,7 @@ def create_app(engine: Engine) -> Front:
     )
     app.state.engine = engine
     app.state.common_headers = common_headers(settings.experimental)
+    app.router.routes.append(system.ping_route(judges))
     for router in _ROUTERS:
         app.include_router(router)
     return Front(app, experimental=settings.experimental)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from collections.abc import Awaitable, Callable, Sequence
+
+from fastapi import APIRouter, Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from wharfie.api.call import Asked
 from wharfie.api.credentials import AuthConfig
@@ -25,14 +28,16 @@ _PING_HEADERS = {
 _USAGE_TYPES = frozenset({"container", "image", "volume", "build-cache"})
 
 
-@router.get("/_ping")
-async def ping() -> Response:
-    return Response(b"OK", headers=_PING_HEADERS)
+def ping_route(judges: Sequence[Callable[[Request], Awaitable[None]]]) -> Route:
+    """`_ping` as a bare route: it is asked before every command and by every health check, and takes nothing that FastAPI
+    would have to look at."""
 
+    async def ping(request: Request) -> Response:
+        for judge in judges:
+            await judge(request)
+        return Response(b"OK" if request.method == "GET" else b"", headers=_PING_HEADERS)
 
-@router.head("/_ping")
-async def ping_head() -> Response:
-    return Response(b"", headers=_PING_HEADERS)
+    return Route("/_ping", ping, methods=["GET", "HEAD"])
 
 
 @router.get("/version")
