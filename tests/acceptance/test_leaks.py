@@ -26,7 +26,7 @@ def _trace(daemon):
         "cgroups": daemon.cgroups(),
         "rules": elements,
         "processes": len(daemon.processes()),
-        "namespaces": len(set(_namespaces())),
+        "namespaces": len(set(_namespaces(daemon))),
         "containers": sorted(path.name for path in (daemon.data / "containers").glob("*")),
         "bundles": sorted(path.name for path in (daemon.run / "bundles").glob("*")),
         "names": sorted(path.name for path in (daemon.run / "names").glob("*")),
@@ -34,10 +34,12 @@ def _trace(daemon):
     }
 
 
-def _namespaces():
+def _namespaces(daemon):
+    """Network namespaces of the daemon's containers."""
     for path in Path("/proc").glob("[0-9]*/ns/net"):
         try:
-            yield path.readlink()
+            if daemon.cgroup in (path.parent.parent / "cgroup").read_text():
+                yield path.readlink()
         except OSError:
             continue
 
