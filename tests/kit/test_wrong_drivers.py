@@ -1,0 +1,62 @@
+"""The kit is right: of each kind a correct toy passes, and for each rule there is a wrong driver that it finds.
+
+A wrong driver breaks its rule and no other. Trying all rules on all wrong drivers takes minutes: without KIT_CROSS=all
+in the environment each is tried with a part of the other rules, a different one for each.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.kit.mutants import toy_class, wrongs
+from wharfie import kit
+from wharfie.kit.rules import Group, rules_of
+from wharfie.kit.running import run
+
+KINDS = os.environ.get("KIT_KINDS", "volume").split()
+EACH = 1 if os.environ.get("KIT_CROSS") == "all" else 6
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="rooms with namespaces need root")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_correct_toy_keeps_every_rule(kind, tmp_path):
+    contract = toy_class(kind, tmp_path)
+    outcomes = {made.id: run(contract, made) for made in rules_of(contract).values()}
+    broken = {
+        name: outcome.message + outcome.detail
+        for name, outcome in outcomes.items()
+        if outcome.status in ("failed", "not tried")
+    }
+    assert not broken
+    # What a rule says that it calls, it calls: the coverage of methods is made of that.
+    for made in rules_of(contract).values():
+        if outcomes[made.id].status == "passed":
+            _, called = outcomes[made.id].value
+            assert made.methods <= called, made.id
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_rule_has_a_wrong_driver(kind):
+    contract = getattr(kit, f"{kind.capitalize()}Contract")
+    wanted = {name for name in rules_of(contract) if kind == "volume" or not name.startswith("DRV-")}
+    assert {one.rule for one in wrongs(kind)} == wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"), [pytest.param(kind, one, id=one.rule) for kind in KINDS for one in wrongs(kind)]
+)
+def test_a_wrong_driver_breaks_its_rule_and_no_other(kind, change, tmp_path):
+    contract = toy_class(kind, tmp_path, change)
+    rules = rules_of(contract)
+    own = run(contract, rules[change.rule])
+    assert own.status == "failed", own.message
+    number = list(rules).index(change.rule)
+    others = [made for made in rules.values() if made.id != change.rule and made.group is not Group.CRASH]
+    broken = {}
+    for index, made in enumerate(others):
+        if (index + number) % EACH == 0 and (outcome := run(contract, made)).status == "failed":
+            broken[made.id] = outcome.message
+    assert not broken
