@@ -184,13 +184,16 @@ class EchoDrivers:
     def __init__(self) -> None:
         self.judges: dict[str, Any] = {}
         self.capabilities: frozenset[Any] = frozenset()
+        self.answer_judge: Any = None
 
     async def get(self, contract: Any, name: str) -> Any:
         if name not in self.judges:
             raise NotFound(f'authz driver "{name}": nobody offers it')
         judge = self.judges[name]
 
-        async def call(method: Any, request: Any) -> Any:
+        async def call(method: Any, request: Any, response: Any = None) -> Any:
+            if method is AuthzDriver.response:
+                return self.answer_judge(request, response)
             assert method is AuthzDriver.request
             return judge(request)
 

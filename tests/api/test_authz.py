@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from wharfie.api import authz
 from wharfie.spi.authz import AuthzCapability, Decision
 from wharfie.spi.errors import DeadlineExceeded
 
@@ -70,10 +71,62 @@ def test_a_missing_driver_refuses(judged):
     assert judged.asked == []
 
 
-def test_who_wants_to_judge_answers_too_is_not_half_obeyed(judged):
+@pytest.fixture
+def answers(judged):
+    """What the judges are shown of answers; a reason that is put into `refusing` makes them refuse."""
+    seen = []
+    judged.refusing = ""
+
+    def judge(request, response):
+        seen.append((request.path, response))
+        if judged.refusing == "late":
+            raise DeadlineExceeded("took too long")
+        return Decision(allow=not judged.refusing, reason=judged.refusing)
+
     judged.engine.drivers.capabilities = frozenset({AuthzCapability.RESPONSES})
+    judged.engine.drivers.answer_judge = judge
+    return seen
+
+
+def test_answers_are_judged_whole_before_they_are_sent(judged, answers):
+    assert judged.ask("GET", "/info")[0] == 200
+    path, response = answers[0]
+    assert len(answers) == 2  # both drivers
+    assert (path, response.status, response.body) == ("/info", 200, b'{"ID":"x"}\n')
+    assert response.headers["content-type"] == "application/json"
+    assert judged.ask("GET", "/containers/nobody/json")[0] == 404
+    assert answers[-1][1].status == 404
+    assert judged.ask("POST", "/containers/box/stop")[0] == 204
+
+
+@pytest.mark.parametrize(("refusing", "reason"), [("secret", "secret"), ("late", "took too long")])
+def test_a_refused_answer_is_not_sent(judged, answers, refusing, reason):
+    judged.refusing = refusing
+    assert judged.message("GET", "/info") == (403, f"authorization denied by plugin first: {reason}")
+    assert judged.message("GET", "/containers/nobody/json")[0] == 403
+    assert judged.message("GET", "/containers/box/logs?stdout=1") == (
+        403,
+        f"authorization denied by plugin first: {reason}",
+    )
+
+
+def test_a_stream_is_judged_by_its_head(judged, answers):
+    assert judged.ask("GET", "/containers/box/logs?stdout=1")[0] == 200
+    assert answers[0][1].status == 200
+    assert answers[0][1].body == b""
+
+
+def test_an_answer_that_is_too_large_to_be_judged_is_not_sent(judged, answers, monkeypatch):
+    monkeypatch.setattr(authz, "ANSWER_LIMIT", 5)
+    status, text = judged.message("GET", "/info")
+    assert status == 403
+    assert "cannot be judged" in text
+
+
+def test_a_refused_request_is_no_answer_to_judge(judged, answers):
+    judged.engine.drivers.judges["second"] = lambda request: Decision(allow=False, reason="no")
     assert judged.ask("GET", "/info")[0] == 403
-    assert judged.asked == []
+    assert answers == []
 
 
 def test_a_stream_is_judged_before_the_connection_is_taken(judged, api_tools):

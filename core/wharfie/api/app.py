@@ -24,7 +24,7 @@ from wharfie.api import (
     system,
     volumes,
 )
-from wharfie.api.authz import authorizer
+from wharfie.api.authz import JudgedAnswers, authorizer
 from wharfie.api.errors import PageNotFound, as_answer
 from wharfie.api.front import Front, common_headers
 from wharfie.api.responses import message
@@ -74,7 +74,7 @@ def create_app(engine: Engine) -> Front:
     app.router.routes.append(system.ping_route(judges))
     for router in _ROUTERS:
         app.include_router(router)
-    return Front(app, experimental=settings.experimental)
+    return Front(JudgedAnswers(app) if judges else app, experimental=settings.experimental)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

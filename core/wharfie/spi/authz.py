@@ -32,6 +32,7 @@ class ApiRequest:
     groups: tuple[str, ...] = ()  # of a unix socket's user; a group without a name by its number
     method: str
     path: str  # canonical, without the version prefix: /containers/create
+    version: str = ""  # of the API, as the path asked for it, "1.43"
     parameters: Strings = field(default_factory=dict)
     body: Any = None
     raw_body: bytes = field(default=b"", repr=False)  # canonical encoding of `body`
@@ -40,7 +41,7 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiResponse:
-    """An answer that is about to be sent."""
+    """An answer that is about to be sent. Of a stream, only the head is known: `body` is empty."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
