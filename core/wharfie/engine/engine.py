@@ -19,6 +19,7 @@ from wharfie.engine.containers.removal import Remover
 from wharfie.engine.containers.start import Starter, container_attributes
 from wharfie.engine.events import Events
 from wharfie.engine.execs import Execs
+from wharfie.engine.files.copying import Copying
 from wharfie.engine.images.images import Images
 from wharfie.engine.networks.endpoints import Endpoints
 from wharfie.engine.networks.names import Names
@@ -48,6 +49,7 @@ class Engine:
     drivers: Drivers
     containers: Containers
     connecting: Connecting
+    copying: Copying
     execs: Execs
     health: HealthChecks
     images: Images
@@ -138,6 +140,7 @@ class Engine:
             drivers=drivers,
             containers=containers,
             connecting=Connecting(catalog=catalog, networks=networks, endpoints=endpoints, files=files),
+            copying=Copying(settings=settings, catalog=catalog, volumes=volumes, drivers=drivers, events=events),
             execs=execs,
             health=health,
             images=images,
@@ -240,6 +243,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self.background, return_exceptions=True)
         await self.images.close()
+        self.copying.close()
         await self.drivers.close()
         self.ports.close()
         self.metadata.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+import posixpath
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,16 +85,10 @@ class Copying:
         request = {"operation": "write", "path": path, "name": ref, "user": user, "keep_kinds": keep_kinds}
         async with AsyncExitStack() as stack:
             session = await self._session(stack, container, request)
-            sending = asyncio.get_running_loop().create_task(session.send(plain(body)))
             try:
-                await session.answer()
+                await _both(session.send(plain(body)), session.answer())
             except InvalidArgument as error:
                 raise WharfieError(error.message) from error  # Docker answers 500 to an archive that is none
-            finally:
-                sending.cancel()
-                await asyncio.wait([sending])
-            if not sending.cancelled():
-                sending.result()
         self.events.emit("container", "extract-to-dir", container.id, container_attributes(container))
 
     async def changes(self, ref: str) -> list[Change]:
@@ -107,9 +102,7 @@ class Copying:
 
     # ---- a worker in the container's root
 
-    async def _stream(
-        self, container: Container, request: dict[str, Any]
-    ) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
+    async def _stream(self, container: Container, request: dict[str, Any]) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
         async with AsyncExitStack() as stack:
             session = await self._session(stack, container, request)
             answer = await session.answer()
@@ -141,9 +134,7 @@ class Copying:
             paths = [*(mount.destination for mount in container.mounts), *(container.host_config.tmpfs or ())]
             mounts = [{"destination": path, "recursive": path in _recursive(container.mounts)} for path in paths]
             mounts += [{"destination": f"/etc/{name}"} for name in _OWN_FILES]
-            return await stack.enter_async_context(
-                await self.launcher.session({**request, "mounts": mounts}, [namespace])
-            )
+            return await stack.enter_async_context(await self.launcher.session({**request, "mounts": mounts}, [namespace]))
         finally:
             os.close(namespace)
 
@@ -178,9 +169,22 @@ class Copying:
         else:
             return []  # a tmpfs of a container that does not run is empty
         recursive = mount.destination in _recursive([mount])
-        return [
-            {"destination": mount.destination, "source": source, "read_only": not mount.rw, "recursive": recursive}
-        ]
+        return [{"destination": mount.destination, "source": source, "read_only": not mount.rw, "recursive": recursive}]
+
+
+async def _both(sending: Coroutine[Any, Any, None], answering: Coroutine[Any, Any, Any]) -> None:
+    """Until the answer is there, or the sending has failed: then there will be none."""
+    loop = asyncio.get_running_loop()
+    sender, answer = loop.create_task(sending), loop.create_task(answering)
+    try:
+        await asyncio.wait([sender, answer], return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            sender.result()
+        await answer
+    finally:
+        for task in (sender, answer):
+            task.cancel()
+        await asyncio.wait([sender, answer])
 
 
 def _recursive(mounts: Sequence[MountPoint]) -> set[str]:
@@ -197,5 +201,5 @@ async def _pieces(session: Session, stack: AsyncExitStack) -> AsyncIterator[byte
 def without_own(changes: Sequence[Change]) -> list[Change]:
     """Changes without the mount points that the engine made, and the folders that changed only for them."""
     kept = [change for change in changes if change.path not in _HIDDEN or change.kind is not ChangeKind.ADDED]
-    emptied = {os.path.dirname(change.path) for change in changes} - {os.path.dirname(change.path) for change in kept}
+    emptied = {posixpath.dirname(change.path) for change in changes} - {posixpath.dirname(change.path) for change in kept}
     return [change for change in kept if change.path not in emptied or change.kind is ChangeKind.DELETED]

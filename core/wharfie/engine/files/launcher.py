@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ from typing import Any, Self
 from wharfie.shim.launch import folder_of, interpreter, sealed_interpreter
 from wharfie.spi import errors
 from wharfie.spi.errors import DeadlineExceeded, Unavailable, WharfieError
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 60.0
 """Seconds in which something has to move, in the container or at the client; a container that does not run is held
@@ -51,10 +54,13 @@ class Session:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         # Its mounts go with it: a container that is started next must not find its root mounted twice.
-        ended: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(self._pidfd, lambda: ended.done() or ended.set_result(None))
+        ended = asyncio.Event()
+        self._loop.add_reader(self._pidfd, ended.set)
         try:
-            await asyncio.wait([ended], timeout=PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                await ended.wait()
+        except TimeoutError:
+            log.error("a worker in a container's files does not end: it may be stuck in the kernel")
         finally:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import io
-import os
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO, cast
 
 from wharfie.engine.images.decode import HEAD, decoded, is_compressed
 
@@ -23,77 +23,54 @@ async def plain(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for piece in body:
             yield piece
         return
-    async for piece in _decompressed(head, body):
-        yield piece
-
-
-async def _decompressed(head: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
-    reading, writing = os.pipe()
-    pouring = loop.create_task(_pour(head, body, writing))
-    with ThreadPoolExecutor(1, thread_name_prefix="plain") as thread:
-        try:
-            pieces = decoded(_Rewound(reading), "the archive")
-            while (piece := await loop.run_in_executor(thread, _next, pieces)) is not None:
-                yield piece
-            await pouring
-        finally:
-            pouring.cancel()
-            await asyncio.wait([pouring])
-            os.close(reading)
+    source = _Pulled(head, body, asyncio.get_running_loop())
+    pieces = decoded(cast(BinaryIO, source), "the archive")
+    try:
+        while (unpacked := await asyncio.to_thread(_next, pieces)) is not None:
+            yield unpacked
+    finally:
+        source.stop()
 
 
 def _next(pieces: Iterator[bytes]) -> bytes | None:
     return next(pieces, None)
 
 
-async def _pour(head: bytes, body: AsyncIterator[bytes], writing: int) -> None:
-    loop = asyncio.get_running_loop()
-    os.set_blocking(writing, False)
-    transport, _ = await loop.connect_write_pipe(_Flow, os.fdopen(writing, "wb", buffering=0))
-    flow: _Flow = transport.get_protocol()  # type: ignore[assignment]  # the one that was given
-    try:
-        transport.write(head)
-        async for piece in body:
-            await flow.ready.wait()
-            transport.write(piece)
-    finally:
-        transport.close()
+class _Pulled(io.RawIOBase):
+    """A request's body as a file for a decoder's thread. The decoder looks at the first bytes and steps back once."""
 
-
-class _Flow(asyncio.BaseProtocol):
-    """Lets `_pour` wait while the pipe is full."""
-
-    def __init__(self) -> None:
-        self.ready = asyncio.Event()
-        self.ready.set()
-
-    def pause_writing(self) -> None:
-        self.ready.clear()
-
-    def resume_writing(self) -> None:
-        self.ready.set()
-
-    def connection_lost(self, _: Exception | None) -> None:
-        self.ready.set()
-
-
-class _Rewound(io.RawIOBase):
-    """The pipe as the decoders want it: they look at the first bytes and step back once."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, head: bytes, body: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
+        self._ahead = head
         self._looked = b""
-        self._ahead = b""
+        self._body = body
+        self._loop = loop
+        self._waiting: concurrent.futures.Future[bytes] | None = None
+        self._stopped = False
 
     def read(self, size: int = -1) -> bytes:
-        if self._ahead:
-            data, self._ahead = self._ahead[:size], self._ahead[size:]
-            return data
-        data = os.read(self._descriptor, size)
-        self._looked = data
-        return data
+        while not self._ahead and not self._stopped:
+            self._waiting = asyncio.run_coroutine_threadsafe(self._pull(), self._loop)
+            try:
+                self._ahead = self._waiting.result()
+            except concurrent.futures.CancelledError:
+                return b""
+            if not self._ahead:
+                return b""
+        self._looked, self._ahead = self._ahead[:size], self._ahead[size:]
+        return self._looked
+
+    async def _pull(self) -> bytes:
+        async for piece in self._body:
+            if piece:
+                return piece
+        return b""
 
     def seek(self, offset: int, whence: int = 0) -> int:
         self._ahead = self._looked[offset:] + self._ahead
         return 0
+
+    def stop(self) -> None:
+        """Nobody wants more: the thread gets the end of the file."""
+        self._stopped = True
+        if self._waiting is not None:
+            self._waiting.cancel()
