@@ -4,7 +4,7 @@
 PYTHON  ?= python3
 BIN     := .venv/bin
 MEMBERS := core $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
-SOURCES := core/wharfie $(wildcard plugins/*/wharfie_*)
+SOURCES := core/wharfie scripts $(wildcard plugins/*/wharfie_*)
 TOOLS   := ruff mypy import-linter pytest pytest-timeout hypothesis hatchling
 
 empty   :=
@@ -28,7 +28,7 @@ bench: setup
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	MYPYPATH=$(subst $(space),:,$(MEMBERS)) $(BIN)/mypy $(SOURCES)
+	MYPYPATH=$(subst $(space),:,$(MEMBERS) scripts) $(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports
 
 # Installed again when a member appears or its pyproject, or a pinned version, changes.

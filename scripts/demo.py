@@ -13,6 +13,7 @@ import http.client
 import ipaddress
 import json
 import os
+import random
 import shlex
 import shutil
 import signal
@@ -60,7 +61,7 @@ class Session:
         self.program = str(BIN / "wharfie") if client == "wharfie" else "docker"
         self.bridge = f"whdemo{os.getpid() % 100000}"
         self.cgroup = f"/{self.bridge}"
-        self.address = _free_subnet()
+        self.subnet = _free_subnet()
         self.socket = root / "wharfie.sock"
         self.log = root / "daemon.log"
         self.daemon: subprocess.Popen[bytes] | None = None
@@ -78,7 +79,8 @@ class Session:
         flags = [
             *("--data-root", f"{self.root}/data", "--exec-root", f"{self.root}/run"),
             *("--host", f"unix://{self.socket}", "--config-file", f"{self.root}/daemon.json"),
-            *("--bridge", self.bridge, "--bip", self.address, "--cgroup-parent", self.cgroup),
+            *("--bridge", self.bridge, "--bip", f"{self.subnet[1]}/24", "--cgroup-parent", self.cgroup),
+            *("--default-address-pool", f"base={self.subnet},size=24"),
         ]
         (self.root / "daemon.json").touch()  # the host's own file is not ours to follow
         pairs = [f"{name} {value}" for name, value in zip(flags[::2], flags[1::2], strict=True)]
@@ -94,7 +96,7 @@ class Session:
         began = time.monotonic()
         while not self._answers():
             if self.daemon.poll() is not None or time.monotonic() - began > START_SECONDS:
-                raise StepFailed(f"the daemon did not start:\n{self.log.read_text(errors='replace')[-2000:]}")
+                raise StepFailed("the daemon did not start")
             time.sleep(0.02)
         console.print(f"[dim](answers after {time.monotonic() - began:.1f} s)[/]")
 
@@ -106,6 +108,9 @@ class Session:
             connection.request("GET", "/_ping")
             return connection.getresponse().status == 200
         return False
+
+    def log_tail(self) -> str:
+        return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
 
     def end_daemon(self, number: signal.Signals) -> None:
         if self.daemon is None or self.daemon.poll() is not None:
@@ -276,24 +281,24 @@ def clean_up(session: Session) -> None:
     shutil.rmtree(session.root, ignore_errors=True)
 
 
-def _free_subnet() -> str:
-    """The bridge's address in a private subnet that no route of this host uses."""
+def _free_subnet() -> ipaddress.IPv4Network:
+    """A private subnet that no route of this host uses, for all networks of the session. Where the search begins is random:
+    a bridge is made with its first container, so another session's choice may not be seen yet."""
     routes = json.loads(subprocess.run(["ip", "-json", "-4", "route"], capture_output=True, check=True).stdout)
-    used = [ipaddress.ip_network(route["dst"]) for route in routes if route["dst"] != "default"]
-    for subnet in ipaddress.ip_network("10.128.0.0/9").subnets(new_prefix=24):
+    used = [ipaddress.IPv4Network(route["dst"]) for route in routes if route["dst"] != "default"]
+    subnets = list(ipaddress.IPv4Network("10.128.0.0/9").subnets(new_prefix=22))
+    random.shuffle(subnets)
+    for subnet in subnets:
         if not any(subnet.overlaps(other) for other in used):
-            return f"{subnet[1]}/24"
+            return subnet
     raise StepFailed("no subnet of 10.128.0.0/9 is free on this host")
 
 
 def _free_port() -> int:
-    """8080 if nobody has it."""
-    for port in (8080, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            number: int = probe.getsockname()[1]
-            return number
-    raise StepFailed("no port is free")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number
 
 
 def _interrupted(number: int, _: object) -> NoReturn:
@@ -318,6 +323,7 @@ def main() -> int:
         prove_nothing_is_left(session)
     except (StepFailed, OSError, subprocess.SubprocessError) as error:
         console.print(f"\n[bold red]The demonstration failed:[/] {escape(str(error))}")
+        console.print(f"[dim]The end of the daemon's log:[/]\n{escape(session.log_tail())}")
         clean_up(session)
         return 1
     except KeyboardInterrupt:

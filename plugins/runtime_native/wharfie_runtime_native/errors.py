@@ -28,8 +28,14 @@ def reason(error: OSError) -> str:
 
 
 def described(error: OSError) -> str:
-    """What failed and why, without Python's "[Errno n]"."""
-    return f"{error.strerror}" if error.filename is None else f"{error.filename}: {reason(error)}"
+    """What failed and why, without Python's "[Errno n]". Where a call has no name of a file, the function that made it is
+    told: "invalid argument" alone helps nobody."""
+    if error.filename is not None:
+        return f"{error.filename}: {reason(error)}"
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{error.strerror}" if trace is None else f"{trace.tb_frame.f_code.co_name}: {error.strerror}"
 
 
 def encode(error: BaseException) -> bytes:
