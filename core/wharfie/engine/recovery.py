@@ -54,7 +54,7 @@ class Recovery:
         running: list[Container] = []
         missed: list[tuple[Container, Exit]] = []
         for container in self.catalog:
-            state = found.pop(container.id, None)
+            _, state = found.pop(container.id, ("", None))
             if not container.state.running:
                 await self._clear_leftovers(container, state)
             elif state is not None and state.status in ("running", "paused"):
@@ -62,27 +62,27 @@ class Recovery:
                 running.append(container)
             else:
                 missed.append((container, _exit_of(state)))
-        for stranger in found.values():
-            await self._delete(stranger.id, self.settings.default_runtime)
+        for runtime, stranger in found.values():
+            await self._delete(stranger.id, runtime)
         await self._reconcile(running)
         for container in running:
             self.endpoints.adopt(container)
             self.health.adopt(container)
-        self._clear_files(running)
+        self._clear_files(running, [container for container, _ in missed])
         for container, end in missed:
             await self.ending.ended(container, end)
         await self._remove_half_removed()
 
-    async def _found(self) -> dict[str, ContainerState]:
-        """Containers of all runtimes that may have some."""
+    async def _found(self) -> dict[str, tuple[str, ContainerState]]:
+        """Containers of all runtimes that may have some, by id, with the runtime's name."""
         names = {container.runtime for container in self.catalog}
         if (self.settings.exec_root / "bundles").exists():
             names.add(self.settings.default_runtime)
-        found: dict[str, ContainerState] = {}
+        found: dict[str, tuple[str, ContainerState]] = {}
         for name in names & set(self.drivers.known(RuntimeDriver)):
             try:
                 runtime = await self.drivers.get(RuntimeDriver, name)
-                found.update((state.id, state) for state in await runtime.call(RuntimeDriver.containers))
+                found.update((state.id, (name, state)) for state in await runtime.call(RuntimeDriver.containers))
             except WharfieError as error:
                 log.error('runtime "%s" cannot say which containers it has: %s', name, error)
         return found
@@ -121,13 +121,14 @@ class Recovery:
         except WharfieError as error:
             log.error('storage driver "%s" cannot be brought up to date: %s', self.storage_driver, error)
 
-    def _clear_files(self, running: list[Container]) -> None:
-        """Folders and name tables of containers that are gone."""
+    def _clear_files(self, running: list[Container], missed: list[Container]) -> None:
+        """Folders and name tables of containers that are gone. A runtime needs the bundle of one that has ended to remove
+        what is left of it."""
         ids = {container.id for container in running}
         networks = {entry.network_id for container in running for entry in container.joined}
         self.names.clear_strangers(networks, ids)
         for root, kept in (
-            (self.settings.exec_root / "bundles", ids),
+            (self.settings.exec_root / "bundles", ids | {container.id for container in missed}),
             (self.settings.data_root / "containers", {container.id for container in self.catalog}),
         ):
             if root.exists():
@@ -175,13 +176,22 @@ class Recovery:
     async def start_wanted(self) -> None:
         """Start the containers whose restart policy says that they run after a daemon start."""
         for container in self.catalog:
-            policy = container.host_config.restart_policy.name
-            wanted = policy == "always" or (policy == "unless-stopped" and not container.manually_stopped)
-            if wanted and container.state.status == "exited":
+            if container.state.status == "exited" and _runs_again(container):
                 try:
                     await self.containers.start(container.id)
                 except WharfieError as error:
                     log.error("container %s is not restarted: %s", container.name, error)
+
+
+def _runs_again(container: Container) -> bool:
+    """Whether the restart policy starts the container with the daemon. "always" even after a manual stop."""
+    policy = container.host_config.restart_policy
+    if policy.name == "always":
+        return True
+    if container.manually_stopped:
+        return False
+    failed = container.state.exit_code != 0
+    return policy.name == "unless-stopped" or (policy.name == "on-failure" and failed)
 
 
 def _exit_of(state: ContainerState | None) -> Exit:

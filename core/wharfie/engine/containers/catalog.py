@@ -32,6 +32,8 @@ class Live:
     """A restart that waits for its back-off."""
     back_off: float = 0.0
     started_monotonic: float = 0.0
+    restarting: bool = False
+    """A user's restart is under way: the end in its middle removes nothing."""
     stopping: bool = False
     """A user's stop, kill or restart is under way: the restart policy keeps out."""
     graph: dict[str, str] | None = None

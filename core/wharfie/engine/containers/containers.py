@@ -208,11 +208,12 @@ class Containers:
 
     async def restart(self, ref: str, *, timeout: int | None, signal: str = "") -> None:
         container = self.catalog.get(ref)
-        auto_remove, container.host_config.auto_remove = container.host_config.auto_remove, False
+        live = self.catalog.live(container)
+        live.restarting = True
         try:
             await self.stop(container.id, timeout=timeout, signal=signal)
         finally:
-            container.host_config.auto_remove = auto_remove
+            live.restarting = False
         await self.start(container.id)
         self.events.emit("container", "restart", container.id, container_attributes(container))
 

@@ -88,7 +88,8 @@ class Ending:
             live.waiting.exited(exit.code)
             if will_restart:
                 self._schedule(container, live)
-        if container.host_config.auto_remove and not will_restart and not self.remover.under_way(container):
+            goes = container.host_config.auto_remove and not will_restart and not live.restarting
+        if goes and not self.remover.under_way(container):
             await self.remover.remove_ended(container)
 
     def _record(self, container: Container, exit: Exit) -> list[JoinedEndpoint]:
