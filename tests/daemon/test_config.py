@@ -101,6 +101,7 @@ def test_dockers_keys_become_drivers_settings():
                 "ip-forward": False,
                 "default-address-pools": [{"base": "10.0.0.0/8", "size": 24}],
                 "insecure-registries": ["r:5000"],
+                "runtimes": {"crun": {"path": "/opt/crun"}, "mine": {"path": "runc", "runtimeArgs": ["--debug"]}},
                 "drivers": {"storage.acme": {"server": "s"}},
             }
         )
@@ -111,7 +112,18 @@ def test_dockers_keys_become_drivers_settings():
         "network.bridge": {"ip-forward": False},
         "ipam.default": {"default-address-pools": [{"base": "10.0.0.0/8", "size": 24}]},
         "registry.oci": {"insecure-registries": ["r:5000"]},
+        "runtime.crun": {"path": "/opt/crun"},
+        "runtime.mine": {"path": "runc", "runtime-args": ["--debug"]},
     }
+
+
+def test_runtimes_of_the_file_and_of_flags_add_up():
+    file = {"runtimes": {"a": {"path": "/a"}, "b": {"path": "/b"}}}
+    both, _ = config.load(file, {"runtimes": {"b": {"path": "/other"}, "c": {"path": "/c"}}})
+    assert {name: runtime.path for name, runtime in both.runtimes.items()} == {"a": "/a", "b": "/other", "c": "/c"}
+    assert "runtimes.a: " in refused({"runtimes": {"a": {"runtimeType": "io.containerd.runsc.v1"}}})
+    assert "runtimes.a.path" in refused({"runtimes": {"a": {}}})
+    assert refused({"runtimes": ["a"]}, {"runtimes": {"b": {"path": "/b"}}}).startswith("runtimes: ")
 
 
 def test_engine_settings(tmp_path):

@@ -56,7 +56,7 @@ def test_each_plugin_is_judged_alone(site: Path):
     async def scene():
         hooks = await loaded(disabled=("hook-second",))
         await hooks.load()
-        return {row.name: row for row in hooks.states()}
+        return {row.name: row for row in hooks.states() if row.name.startswith("hook-")}  # others may be installed
 
     rows = asyncio.run(scene())
     assert {name: row.state for name, row in rows.items()} == {

@@ -24,6 +24,9 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 DEFAULT_GROUP = "docker"
 FILE_LIMIT = 1024 * 1024
 
+_BOTH_WAYS = frozenset({"runtimes"})
+"""Keys whose flags add to what the file says."""
+
 _UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SIZE = re.compile(r"(\d+)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
 
@@ -78,6 +81,19 @@ class Ulimit(_Part):
     soft: Annotated[int, Field(alias="Soft")]
 
 
+class Runtime(_Part):
+    path: Text
+    runtime_args: Annotated[list[str], Field(alias="runtimeArgs")] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_containerd(cls, value: Any) -> Any:
+        for key in ("runtimeType", "options"):
+            if isinstance(value, dict) and key in value:
+                raise ValueError(f'{key} is for containerd\'s shims, which are not supported: name an OCI binary as "path"')
+        return value
+
+
 class Proxies(_Part):
     http_proxy: Annotated[str, Field(alias="http-proxy")] = ""
     https_proxy: Annotated[str, Field(alias="https-proxy")] = ""
@@ -121,6 +137,7 @@ class DaemonConfig(BaseModel):
     log_driver: Text = "json-file"
     log_opts: dict[str, str] = {}
     default_runtime: Text = "native"
+    runtimes: dict[Text, Runtime] = {}
     default_network_driver: Text = "bridge"
     default_volume_driver: Text = "local"
     registry_driver: Text = "oci"
@@ -156,6 +173,7 @@ class DaemonConfig(BaseModel):
     default_cgroupns_mode: Literal["", "host", "private"] = ""
     default_ipc_mode: Literal["shareable", "private"] = "private"
     init: bool = False
+    init_path: str = ""
     no_new_privileges: bool = False
     seccomp_profile: str = "builtin"
 
@@ -267,7 +285,10 @@ def load(file: Mapping[str, Any], flags: Mapping[str, Any], *, where: str = "") 
             raise InvalidArgument(f"{prefix}{name} is not supported: {key.why}; remove it")
         if key.fate is Fate.ACCEPTED:
             warnings.append(f"{name} has no effect: {key.why}")
-    values = {name: value for name, value in {**file, **flags}.items() if BY_NAME[name].fate is Fate.SUPPORTED}
+    merged = {**file, **flags}
+    for name in _BOTH_WAYS & file.keys() & flags.keys():
+        merged[name] = {**file[name], **flags[name]} if isinstance(file[name], dict) else file[name]
+    values = {name: value for name, value in merged.items() if BY_NAME[name].fate is Fate.SUPPORTED}
     try:
         return DaemonConfig.model_validate(values), warnings
     except ValidationError as error:
@@ -286,7 +307,7 @@ def _check_unknown(file: Mapping[str, Any], prefix: str) -> None:
 
 
 def _check_conflicts(file: Mapping[str, Any], flags: Mapping[str, Any], prefix: str) -> None:
-    both = [name for name in file if name in flags]
+    both = [name for name in file if name in flags and name not in _BOTH_WAYS]
     if both:
         conflicts = ", ".join(
             f"{name}: (from flag: {_shown(flags[name])}, from file: {_shown(file[name])})" for name in both

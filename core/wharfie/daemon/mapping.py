@@ -54,6 +54,7 @@ def engine_settings(config: DaemonConfig, instance: str) -> EngineSettings:
         default_cgroupns_mode=config.default_cgroupns_mode,
         default_ipc_mode=config.default_ipc_mode,
         init=config.init,
+        init_path=config.init_path,
         no_new_privileges=config.no_new_privileges,
         seccomp_profile=config.seccomp_profile,
         live_restore=config.live_restore,
@@ -101,6 +102,10 @@ def driver_sections(config: DaemonConfig) -> dict[str, dict[str, Any]]:
     if config.default_address_pools:
         pools = [{"base": pool.base, "size": pool.size} for pool in config.default_address_pools]
         put("ipam.default", "default-address-pools", pools, "default-address-pools")
+    for name, runtime in config.runtimes.items():
+        put(f"runtime.{name}", "path", runtime.path, "runtimes")
+        if runtime.runtime_args:
+            put(f"runtime.{name}", "runtime-args", runtime.runtime_args, "runtimes")
     for key in ("insecure-registries", "registry-mirrors"):
         values = getattr(config, key.replace("-", "_"))
         if values:

@@ -34,6 +34,7 @@ class EngineSettings:
     data_root: Path
     exec_root: Path
     instance: str  # eight hex digits, stable for this data root
+    config_file: Path = Path("/etc/wharfie/daemon.json")
 
     storage_driver: str = "overlay2"  # empty: overlay2, then vfs
     default_runtime: str = "native"
@@ -71,6 +72,7 @@ class EngineSettings:
     default_cgroupns_mode: str = ""  # empty: private on cgroup v2, host on v1
     default_ipc_mode: str = "private"
     init: bool = False
+    init_path: str = ""  # the program for it; empty: the runtime driver's own choice
     no_new_privileges: bool = False
     seccomp_profile: str = "builtin"  # a path, "builtin" or "unconfined"
 

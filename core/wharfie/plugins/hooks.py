@@ -103,7 +103,8 @@ class Hooks:
 
     async def find_driver(self, kind: str, name: str) -> tuple[Entry, type[Driver[Any]]] | None:
         """A driver that exists only at run time, and who brought it."""
-        for plugin, found in await self._ask("find_driver", {"kind": kind, "name": name}, type, first=True):
+        arguments = {"kind": kind, "name": name, "settings": self._settings.drivers.get(f"{kind}.{name}", {})}
+        for plugin, found in await self._ask("find_driver", arguments, type, first=True):
             brought = plugin.entry
             return Entry(
                 kind=kind,
@@ -116,7 +117,11 @@ class Hooks:
 
     async def known_drivers(self, kind: str) -> Sequence[str]:
         """Names that `find_driver` would answer for now."""
-        answers = await self._ask("known_drivers", {"kind": kind}, Sequence)
+        sections = self._settings.drivers.items()
+        configured = {
+            name: own for (of, _, name), own in ((key.partition("."), own) for key, own in sections) if of == kind
+        }
+        answers = await self._ask("known_drivers", {"kind": kind, "configured": configured}, Sequence)
         return sorted({name for _, names in answers for name in names if isinstance(name, str)})
 
     async def doctor_checks(self) -> Sequence[Problem]:

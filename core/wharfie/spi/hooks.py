@@ -65,13 +65,14 @@ class HookSpecs:
         return None
 
     @hookspec(firstresult=True)
-    def find_driver(self, kind: str, name: str) -> type[Driver[Any]] | None:
-        """A driver that exists only at run time, asked for when no entry point has this name."""
+    def find_driver(self, kind: str, name: str, settings: Mapping[str, Any]) -> type[Driver[Any]] | None:
+        """A driver that exists only at run time, asked for when no entry point has this name; `settings` is its part of
+        daemon.json (for a runtime also what `runtimes` says), which its model will be given."""
         return None
 
     @hookspec
-    def known_drivers(self, kind: str) -> Sequence[str]:
-        """Names that `find_driver` would answer for now."""
+    def known_drivers(self, kind: str, configured: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
+        """Names that `find_driver` would answer for now; `configured` are the kind's settings in daemon.json by name."""
         return ()
 
     @hookspec

@@ -28,15 +28,19 @@ from wharfie.engine.spec import capabilities, devices, limits, security
 from wharfie.engine.undo import Undo
 from wharfie.engine.volumes import Volumes
 from wharfie.plugins.drivers import Drivers
+from wharfie.plugins.states import State
 from wharfie.spi.driver import HostFacts
-from wharfie.spi.errors import InvalidArgument, NotFound
+from wharfie.spi.errors import InvalidArgument, NotFound, WharfieError
 from wharfie.spi.log import LogDriver
 from wharfie.spi.runtime import RuntimeDriver
 from wharfie.spi.storage import SnapshotOptions, StorageDriver
 
 _POLICIES = ("no", "always", "on-failure", "unless-stopped")
-_RUNTIME_ALIASES = frozenset({"", "runc", "io.containerd.runc.v2"})
-"""Names of Docker's own runtime, which old clients store: they mean this daemon's default."""
+_DOCKERS_RUNTIME = "runc"
+_RUNTIME_ALIASES = frozenset({_DOCKERS_RUNTIME, "io.containerd.runc.v2"})
+"""Names of Docker's own runtime. Clients that recreate a container repeat them, for Docker shows them of every container:
+they mean the driver runc where that can serve, and otherwise, with a warning, this daemon's default."""
+_NOT_HERE = frozenset({State.ABSENT, State.DISABLED, State.UNFIT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class Creator:
             config=config,
             host_config=host,
             storage_driver=self.storage_driver,
-            runtime=await self._runtime(host),
+            runtime=await self._runtime(host, warnings),
             log_driver=host.log_config.type,
             mounts=planned,
             networks=choose_networks(request, self.networks, self.catalog),
@@ -126,10 +130,18 @@ class Creator:
         for key, refused in _unsupported(host):
             raise InvalidArgument(f"{key}: {refused}")
 
-    async def _runtime(self, host: HostConfig) -> str:
-        name = self.settings.default_runtime if host.runtime in _RUNTIME_ALIASES else host.runtime
+    async def _runtime(self, host: HostConfig, warnings: list[str]) -> str:
+        default = self.settings.default_runtime
+        name = _DOCKERS_RUNTIME if host.runtime in _RUNTIME_ALIASES else host.runtime or default
         try:
-            await self.drivers.get(RuntimeDriver, name)
+            try:
+                await self.drivers.get(RuntimeDriver, name)
+            except WharfieError as error:
+                if host.runtime not in _RUNTIME_ALIASES or name == default or error.details.get("state") not in _NOT_HERE:
+                    raise
+                await self.drivers.get(RuntimeDriver, default)
+                warnings.append(f"The runtime {default} is used in place of {host.runtime}: {error.message}")
+                name = default
         except NotFound as error:
             raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime or name}") from error
         host.runtime = host.runtime or name

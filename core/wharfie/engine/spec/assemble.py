@@ -17,6 +17,8 @@ OCI_VERSION = "1.2.0"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT_ANNOTATION = "org.wharfie.init"
 """Annotation that asks the runtime for an init process as PID 1, which forwards signals and reaps (`--init`)."""
+INIT_PATH_ANNOTATION = "org.wharfie.init-path"
+"""Which program of the host that is to be, for a runtime that has none of its own."""
 
 # Docker's own mounts, in its order.
 _BASE_MOUNTS: tuple[dict[str, Any], ...] = (
@@ -102,6 +104,8 @@ def config(container: Container, settings: EngineSettings, host: HostFacts, foun
             document["domainname"] = container.config.domainname
     if hc.init or (hc.init is None and settings.init):
         document["annotations"][INIT_ANNOTATION] = "true"
+        if settings.init_path:
+            document["annotations"][INIT_PATH_ANNOTATION] = settings.init_path
     return document
 
 
