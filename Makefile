@@ -13,6 +13,7 @@ space   := $(empty) $(empty)
 # What the engine needs of the host, then what only the tests use.
 DEBS    := python3-venv nftables libnftables1 iproute2 busybox-static ca-certificates
 DEBS    += docker-registry skopeo openssl procps apache2-utils
+DEBS    += runc crun runsc tini
 
 .PHONY: demo test check bench setup deps
 
