@@ -116,8 +116,14 @@ class RegistryDriver(Driver[RegistryCapability]):
     @deadline(None, idle=60)
     def push_blob(
         self, ref: Reference, blob: Descriptor, data: FileDescriptor, *, mount_from: str, auth: Credentials | None
-    ) -> None:
-        """Send a blob; `mount_from` names a repository on the same server that may have it (PUSH). May be repeated."""
+    ) -> bool:
+        """Have the blob in `ref`'s repository (PUSH); whether it was mounted there. May be repeated.
+
+        `mount_from` names a repository on the same server that may have it: where the server can, it is mounted from there
+        and `data` is not touched (CROSS_MOUNT). Else `data` is sent: a file that is read from its beginning with read(2),
+        so that its offset says how much was sent. Calls `wharfie.spi.call.progress` for each piece.
+        Unavailable: the connection broke.
+        """
         raise Unsupported(f'registry driver "{self.name}" cannot push')
 
     @deadline(60)

@@ -164,13 +164,14 @@ class Script:
                 with contextlib.suppress(OSError):
                     script.answer(self)
 
-            do_POST = do_GET  # noqa: N815  # the base class's spelling
+            do_POST = do_PUT = do_PATCH = do_HEAD = do_GET  # noqa: N815  # the base class's spelling
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
         self.server = ThreadingHTTPServer((host, 0), Handler)
         self.server.daemon_threads = True
+        self.server.handle_error = lambda request, address: None  # type: ignore[method-assign]  # of cut connections
         self.address = f"{host}:{self.server.server_port}"
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
         self.thread.start()

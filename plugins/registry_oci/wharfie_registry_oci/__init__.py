@@ -1,6 +1,8 @@
 """Registry driver `oci`: a client of the OCI distribution protocol.
 
-driver      the contract, request by request
+driver      the contract
+requests    its queries: endpoint after endpoint, authenticated as they ask for
+upload      a blob on its way to a registry
 http        one request: endpoint, redirects, time limits
 endpoints   how a server may be reached: TLS or not, its certificates, mirrors
 auth        challenges and tokens

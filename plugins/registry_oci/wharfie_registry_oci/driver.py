@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 
 from wharfie.spi.call import progress
 from wharfie.spi.driver import Context, FileDescriptor, Strings
-from wharfie.spi.errors import Cancelled, Forbidden, InvalidArgument, NotFound, Unauthorized, Unavailable, WharfieError
+from wharfie.spi.errors import Cancelled, NotFound, Unauthorized, WharfieError
 from wharfie.spi.registry import (
     MANIFEST_LIMIT,
     Credentials,
@@ -26,11 +24,13 @@ from wharfie.spi.registry import (
     RegistryCapability,
     RegistryDriver,
 )
-from wharfie_registry_oci.auth import Authority, Challenge, basic, parse_challenges
+from wharfie_registry_oci.auth import Challenge, basic, parse_challenges
 from wharfie_registry_oci.endpoints import Endpoint, Endpoints
-from wharfie_registry_oci.failures import familiar, refused, unavailable, unreachable
-from wharfie_registry_oci.http import Http, NoTls, error_body, read_limited
+from wharfie_registry_oci.failures import familiar, unavailable, unreachable
+from wharfie_registry_oci.http import Body, Http, NoTls, read_limited, read_object
+from wharfie_registry_oci.requests import Requests, pulling, pushing
 from wharfie_registry_oci.settings import Settings
+from wharfie_registry_oci.upload import Upload
 
 _ACCEPT = ", ".join(
     (
@@ -40,7 +40,6 @@ _ACCEPT = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
-_TOKEN_LIMIT = 1 << 20
 _TAGS_LIMIT = 16 << 20
 _PAGES = 1000
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*rel="?next"?')
@@ -58,10 +57,17 @@ class OciDriver(RegistryDriver):
         self._settings = settings
         self._endpoints = Endpoints(settings)
         self._http = Http(settings, self._endpoints)
-        self._authority = Authority(self)
+        self._requests = Requests(self._endpoints, self._http)
 
     def capabilities(self) -> frozenset[RegistryCapability]:
-        return frozenset({RegistryCapability.CATALOG, RegistryCapability.RANGES})
+        return frozenset(
+            {
+                RegistryCapability.CATALOG,
+                RegistryCapability.CROSS_MOUNT,
+                RegistryCapability.PUSH,
+                RegistryCapability.RANGES,
+            }
+        )
 
     def close(self) -> None:
         self._http.close()
@@ -73,7 +79,7 @@ class OciDriver(RegistryDriver):
 
     def resolve(self, ref: Reference, auth: Credentials | None) -> Manifest:
         path = f"/v2/{ref.repository}/manifests/{ref.digest or ref.tag}"
-        with self._get(ref, path, {"Accept": _ACCEPT}, auth) as response:
+        with self._requests.answer(ref, pulling(ref, path, {"Accept": _ACCEPT}), auth) as response:
             data = read_limited(response, MANIFEST_LIMIT, f"the manifest of {familiar(ref)}")
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
         return Manifest(media_type=media_type, digest="sha256:" + hashlib.sha256(data).hexdigest(), data=data)
@@ -84,7 +90,8 @@ class OciDriver(RegistryDriver):
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         if offset >= blob.size:
             return
-        with self._get(ref, f"/v2/{ref.repository}/blobs/{blob.digest}", headers, auth) as response:
+        query = pulling(ref, f"/v2/{ref.repository}/blobs/{blob.digest}", headers)
+        with self._requests.answer(ref, query, auth) as response:
             skip = offset - _start(response)
             if skip < 0:
                 raise unavailable(f"the registry {ref.server} sent another part of blob {blob.digest} than was asked for")
@@ -94,16 +101,36 @@ class OciDriver(RegistryDriver):
         path = f"/v2/{ref.repository}/tags/list"
         found: list[str] = []
         for _ in range(_PAGES):
-            with self._get(ref, path, {}, auth) as response:
+            with self._requests.answer(ref, pulling(ref, path, {}), auth) as response:
                 body = read_limited(response, _TAGS_LIMIT, f"the list of tags of {familiar(ref)}")
                 link = _NEXT.search(response.headers.get("Link", ""))
-            page = _object(body).get("tags")
+            page = read_object(body).get("tags")
             found += [tag for tag in page if isinstance(tag, str)] if isinstance(page, list) else []
             if link is None:
                 return found
             parts = urlsplit(urljoin(path, link[1]))
             path = f"{parts.path}?{parts.query}"
         raise unavailable(f"the list of tags of {familiar(ref)} does not end")
+
+    def exists(self, ref: Reference, blob: Descriptor, auth: Credentials | None) -> bool:
+        try:
+            query = pushing(ref, "HEAD", f"/v2/{ref.repository}/blobs/{blob.digest}", 200)
+            with self._requests.answer(ref, query, auth):
+                return True
+        except NotFound:
+            return False
+
+    def push_blob(
+        self, ref: Reference, blob: Descriptor, data: FileDescriptor, *, mount_from: str, auth: Credentials | None
+    ) -> bool:
+        return Upload(self._requests, self._endpoints, ref, blob, auth).run(data, mount_from)
+
+    def push_manifest(self, ref: Reference, manifest: Manifest, auth: Credentials | None) -> Descriptor:
+        path = f"/v2/{ref.repository}/manifests/{ref.tag or ref.digest or manifest.digest}"
+        headers = {"Content-Type": manifest.media_type, "Content-Length": str(len(manifest.data))}
+        body = Body(lambda: iter((manifest.data,)))
+        with self._requests.answer(ref, pushing(ref, "PUT", path, 200, 201, 202, headers=headers, body=body), auth):
+            return Descriptor(media_type=manifest.media_type, digest=manifest.digest, size=len(manifest.data))
 
     def login(self, server: str, auth: Credentials) -> LoginResult:
         last: WharfieError | None = None
@@ -124,115 +151,12 @@ class OciDriver(RegistryDriver):
                 raise unavailable(f'Get "{url}": {response.status_code} {response.reason_phrase}')
             challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
         offer = challenges[0] if challenges else Challenge("basic", {})
-        token = basic(auth) if offer.scheme == "basic" else "Bearer " + self.token(offer, "", auth)[0]
+        token = basic(auth) if offer.scheme == "basic" else "Bearer " + self._requests.token(offer, "", auth)[0]
         with self._http.stream("GET", url, headers={}, authorization=token) as response:
             if response.status_code == 200:
                 return LoginResult(status="Login Succeeded")
             said = f"{response.status_code} {response.reason_phrase}"
         raise Unauthorized(f"login attempt to {url} failed with status: {said}")
-
-    # Tokens
-
-    def token(self, challenge: Challenge, scope: str, credentials: Credentials | None) -> tuple[str, float]:
-        """A bearer token and its life in seconds, from the server that `challenge` names."""
-        realm = challenge.parameters.get("realm", "")
-        if not self._endpoints.allows(realm):
-            raise unavailable(f"the registry names a token server that cannot be asked without TLS: {realm!r}")
-        query = {
-            key: value for key, value in (("service", challenge.parameters.get("service", "")), ("scope", scope)) if value
-        }
-        try:
-            if credentials is not None and credentials.identity_token:
-                status, body = self._refresh(realm, query, credentials.identity_token)
-            else:
-                status, body = self._ask(realm, query, credentials)
-        except NoTls as error:
-            raise error.cause from None
-        if status in (401, 403):
-            raise Unauthorized(f'Get "{realm}": unauthorized: incorrect username or password')
-        if status != 200:
-            raise unavailable(f'Get "{realm}": the token server answered {status}')
-        document = _object(body)
-        token = document.get("token") or document.get("access_token")
-        life = document.get("expires_in")
-        if not isinstance(token, str) or not token.isprintable():
-            raise unavailable(f'Get "{realm}": the token server sent no token')
-        return token, float(life) if isinstance(life, int | float) else 0.0
-
-    def _ask(self, realm: str, query: Mapping[str, str], credentials: Credentials | None) -> tuple[int, bytes]:
-        named = credentials is not None and bool(credentials.username)
-        if credentials is not None and named:
-            query = {**query, "account": credentials.username}
-        url = realm + ("&" if urlsplit(realm).query else "?") + urlencode(query)
-        authorization = basic(credentials) if credentials is not None and named else ""
-        with self._http.stream("GET", url, headers={}, authorization=authorization, shown=realm) as response:
-            return response.status_code, read_limited(response, _TOKEN_LIMIT, f"the token of {realm}")
-
-    def _refresh(self, realm: str, query: Mapping[str, str], identity_token: str) -> tuple[int, bytes]:
-        form = {**query, "grant_type": "refresh_token", "refresh_token": identity_token, "client_id": "wharfie"}
-        with self._http.post(realm, form) as response:
-            return response.status_code, read_limited(response, _TOKEN_LIMIT, f"the token of {realm}")
-
-    # One request of the contract
-
-    @contextlib.contextmanager
-    def _get(
-        self, ref: Reference, path: str, headers: Mapping[str, str], auth: Credentials | None
-    ) -> Iterator[httpx.Response]:
-        """A good answer: from the first endpoint that has one, authenticated as it asks for."""
-        with contextlib.ExitStack() as stack:
-            yield self._first_answer(stack, ref, path, headers, auth)
-
-    def _first_answer(
-        self, stack: contextlib.ExitStack, ref: Reference, path: str, headers: Mapping[str, str], auth: Credentials | None
-    ) -> httpx.Response:
-        failure: WharfieError | None = None
-        for endpoint in self._endpoints.of(ref.server):
-            try:
-                response = self._authenticated(stack, endpoint, ref, path, headers, auth if endpoint.trusted else None)
-            except NoTls as error:
-                failure = error.cause
-                continue
-            except (Unavailable, Unauthorized, Forbidden, NotFound):
-                if endpoint.trusted:
-                    raise
-                continue  # a mirror that does not have it
-            self._endpoints.answered(endpoint)
-            return response
-        self._endpoints.forget(ref.server)
-        raise failure or unavailable(f"the registry {ref.server} has no endpoint")
-
-    def _authenticated(
-        self,
-        stack: contextlib.ExitStack,
-        endpoint: Endpoint,
-        ref: Reference,
-        path: str,
-        headers: Mapping[str, str],
-        auth: Credentials | None,
-    ) -> httpx.Response:
-        scope = f"repository:{ref.repository}:pull"
-        authorization = self._authority.header(endpoint.host, scope, auth)
-        url = endpoint.url + path
-        for attempt in range(2):
-            inner = stack.enter_context(contextlib.ExitStack())
-            response = inner.enter_context(
-                self._http.stream("GET", url, headers=headers, authorization=authorization, shown=f"{endpoint.url}/v2/")
-            )
-            if response.status_code in (200, 206):
-                return response
-            body = error_body(response)
-            inner.close()
-            if response.status_code != 401 or attempt or response.url.netloc != httpx.URL(url).netloc:
-                break
-            self._authority.forget(endpoint.host, scope, auth)
-            challenge = response.headers.get("WWW-Authenticate", "")
-            authorization = self._authority.answer(challenge, endpoint.host, scope, auth)
-            if not authorization:
-                if any(offer.scheme == "basic" for offer in parse_challenges(challenge)):
-                    raise Unauthorized(f'Get "{url}": no basic auth credentials')
-                break
-        raise refused(ref, response, body)
 
 
 def _start(response: httpx.Response) -> int:
@@ -267,13 +191,3 @@ def _write(out: FileDescriptor, view: memoryview) -> None:
             view = view[os.write(out, view) :]
     except BrokenPipeError:
         raise Cancelled("nobody reads this blob any more") from None
-
-
-def _object(body: bytes) -> dict[str, object]:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"the server's answer is not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise InvalidArgument("the server's answer is not a JSON object")
-    return document

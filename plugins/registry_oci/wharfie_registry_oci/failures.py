@@ -125,6 +125,27 @@ def refused(ref: Reference, response: httpx.Response, body: bytes) -> WharfieErr
     return WharfieError(f"the registry {ref.server} does not answer for {familiar(ref)}: {said}")
 
 
+def push_refused(ref: Reference, response: httpx.Response, body: bytes) -> WharfieError:
+    """The server answered with an error to a request of a push."""
+    code, message = _error(body)
+    status = response.status_code
+    said = f"{code.lower().replace('_', ' ')}: {message}" if code else ""
+    if status == 429:
+        text = f"toomanyrequests: {message or 'the registry asks to come back later'}"
+        return unavailable(text, retry_after=_retry_after(response))
+    if status >= 500:
+        text = said or f"received unexpected HTTP status: {status} {response.reason_phrase}"
+        return unavailable(text, retry_after=_retry_after(response))
+    lacking = 'error="insufficient_scope"' in response.headers.get("WWW-Authenticate", "")
+    if code == "DENIED" or status == 403 or lacking:
+        return Forbidden(said if code == "DENIED" else "denied: requested access to the resource is denied")
+    if status == 401:
+        return Unauthorized(said or "unauthorized: authentication required")
+    if status == 404:
+        return NotFound(said or f"the registry {ref.server} does not know the repository {familiar_repository(ref)}")
+    return WharfieError(said or f"unexpected status from the registry {ref.server}: {status} {response.reason_phrase}")
+
+
 def _error(body: bytes) -> tuple[str, str]:
     """Code and message of the first error (distribution-spec, "Error Codes"); empty when the body is something else."""
     try:

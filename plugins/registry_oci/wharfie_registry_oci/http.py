@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -17,6 +19,8 @@ from wharfie_registry_oci.settings import Settings
 
 _HEADERS = {"User-Agent": "wharfie/0.1", "Accept-Encoding": "identity"}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SAME_METHOD = frozenset({307, 308})
+_SAFE = frozenset({"GET", "HEAD"})
 ERROR_BODY_LIMIT = 64 * 1024
 
 
@@ -26,6 +30,13 @@ class NoTls(Exception):  # a fact that the caller acts on
     def __init__(self, cause: WharfieError) -> None:
         super().__init__(cause.message)
         self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What is sent. `pieces` begins anew at each call; the length is in the request's headers."""
+
+    pieces: Callable[[], Iterator[bytes]]
 
 
 class Http:
@@ -59,21 +70,30 @@ class Http:
 
     @contextlib.contextmanager
     def stream(
-        self, method: str, url: str, *, headers: Mapping[str, str], authorization: str = "", shown: str = ""
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        authorization: str = "",
+        body: Body | None = None,
+        shown: str = "",
     ) -> Iterator[httpx.Response]:
         """The answer behind all redirects, its body unread. `authorization` goes to the host of `url` and to no other.
 
-        `shown`: the address for messages. Errors: Unavailable; NoTls when the first connection fails.
+        A request that changes something is only redirected as it is, never turned into another method. `shown`: the
+        address for messages. Errors: Unavailable; NoTls when the first connection fails.
         """
-        origin = _origin(url)
+        home = origin(url)
         target = url
+        redirects = _REDIRECTS if method in _SAFE else _SAME_METHOD
         for _ in range(self._settings.max_redirects + 1):
             sent = dict(headers)
-            if authorization and _origin(target) == origin:
+            if authorization and origin(target) == home:
                 sent["Authorization"] = authorization
-            response = self._send(method, target, sent, shown or url)
+            response = self._send(method, target, sent, shown or url, content=body)
             try:
-                if response.status_code not in _REDIRECTS or "Location" not in response.headers:
+                if response.status_code not in redirects or "Location" not in response.headers:
                     yield response
                     return
                 target = urljoin(target, response.headers["Location"])
@@ -90,22 +110,30 @@ class Http:
     @contextlib.contextmanager
     def post(self, url: str, form: Mapping[str, str]) -> Iterator[httpx.Response]:
         """Send a form that holds a secret: no redirect is followed. Errors: Unavailable, NoTls."""
-        response = self._send("POST", url, {}, url, form)
+        response = self._send("POST", url, {}, url, form=form)
         try:
             yield response
         finally:
             response.close()
 
     def _send(
-        self, method: str, url: str, headers: Mapping[str, str], shown: str, form: Mapping[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        shown: str,
+        *,
+        form: Mapping[str, str] | None = None,
+        content: Body | None = None,
     ) -> httpx.Response:
         try:
             client = self._client(urlsplit(url).netloc)
-            return client.send(client.build_request(method, url, headers=headers, data=form), stream=True)
+            pieces = content.pieces() if content is not None else None
+            return client.send(client.build_request(method, url, headers=headers, data=form, content=pieces), stream=True)
         except httpx.InvalidURL as error:
             raise unavailable(f"{url!r} is not an address: {error}") from error
         except httpx.ConnectError as error:
-            raise NoTls(unreachable(error, method, shown)) from error
+            raise NoTls(unreachable(error, "Get", shown)) from error
         except (httpx.HTTPError, OSError) as error:
             raise unreachable(error, method, shown) from error
 
@@ -131,6 +159,18 @@ def error_body(response: httpx.Response) -> bytes:
         return b""
 
 
-def _origin(url: str) -> tuple[str, str]:
+def origin(url: str) -> tuple[str, str]:
+    """Scheme and host: who gets credentials."""
     parts = urlsplit(url)
     return parts.scheme, parts.netloc.lower()
+
+
+def read_object(body: bytes) -> dict[str, object]:
+    """A JSON object. Errors: InvalidArgument."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"the server's answer is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise InvalidArgument("the server's answer is not a JSON object")
+    return document

@@ -1,0 +1,163 @@
+"""Requests to a registry: to its endpoints one after the other, authenticated as they ask for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import httpx
+
+from wharfie.spi.errors import Forbidden, NotFound, Unauthorized, Unavailable, WharfieError
+from wharfie.spi.registry import Credentials, Reference
+from wharfie_registry_oci.auth import Authority, Challenge, basic, parse_challenges
+from wharfie_registry_oci.endpoints import Endpoint, Endpoints
+from wharfie_registry_oci.failures import push_refused, refused, unavailable
+from wharfie_registry_oci.http import Body, Http, NoTls, error_body, origin, read_limited, read_object
+
+_TOKEN_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked of a registry. `path`: on the server, or a whole address that it gave us. `scope`: of a token."""
+
+    method: str
+    path: str
+    scope: str
+    good: frozenset[int] = frozenset({200})
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Body | None = None
+    refusal: Callable[[Reference, httpx.Response, bytes], WharfieError] = refused
+
+
+def pulling(ref: Reference, path: str, headers: Mapping[str, str]) -> Query:
+    """A query that changes nothing."""
+    return Query("GET", path, f"repository:{ref.repository}:pull", frozenset({200, 206}), headers)
+
+
+def pushing(
+    ref: Reference,
+    method: str,
+    path: str,
+    *good: int,
+    headers: Mapping[str, str] | None = None,
+    body: Body | None = None,
+    mount_from: str = "",
+) -> Query:
+    """A query that belongs to a push."""
+    scope = f"repository:{ref.repository}:pull,push" + (f" repository:{mount_from}:pull" if mount_from else "")
+    return Query(method, path, scope, frozenset(good), headers or {}, body, push_refused)
+
+
+class Requests:
+    """The queries of the contract. Thread-safe."""
+
+    def __init__(self, endpoints: Endpoints, http: Http) -> None:
+        self._endpoints = endpoints
+        self._http = http
+        self._authority = Authority(self)
+
+    @contextlib.contextmanager
+    def answer(self, ref: Reference, query: Query, auth: Credentials | None) -> Iterator[httpx.Response]:
+        """A good answer: from the first endpoint that has one. Mirrors are only read. Errors: the query's refusals,
+        Unavailable."""
+        with contextlib.ExitStack() as stack:
+            yield self._first_answer(stack, ref, query, auth)
+
+    def _first_answer(
+        self, stack: contextlib.ExitStack, ref: Reference, query: Query, auth: Credentials | None
+    ) -> httpx.Response:
+        failure: WharfieError | None = None
+        for endpoint in self._endpoints.of(ref.server):
+            if query.method != "GET" and not endpoint.trusted:
+                continue
+            try:
+                response = self._authenticated(stack, endpoint, ref, query, auth if endpoint.trusted else None)
+            except NoTls as error:
+                failure = error.cause
+                continue
+            except (Unavailable, Unauthorized, Forbidden, NotFound):
+                if endpoint.trusted:
+                    raise
+                continue  # a mirror that does not have it
+            self._endpoints.answered(endpoint)
+            return response
+        self._endpoints.forget(ref.server)
+        raise failure or unavailable(f"the registry {ref.server} has no endpoint")
+
+    def _authenticated(
+        self, stack: contextlib.ExitStack, endpoint: Endpoint, ref: Reference, query: Query, auth: Credentials | None
+    ) -> httpx.Response:
+        url = urljoin(endpoint.url + "/", query.path)
+        at_home = origin(url) == origin(endpoint.url)
+        authorization = self._authority.header(endpoint.host, query.scope, auth) if at_home else ""
+        for attempt in range(2):
+            inner = stack.enter_context(contextlib.ExitStack())
+            response = inner.enter_context(
+                self._http.stream(
+                    query.method,
+                    url,
+                    headers=query.headers,
+                    authorization=authorization,
+                    body=query.body,
+                    shown=f"{endpoint.url}/v2/",
+                )
+            )
+            if response.status_code in query.good:
+                return response
+            said = error_body(response)
+            inner.close()
+            if response.status_code != 401 or attempt or not at_home or response.url.netloc != httpx.URL(url).netloc:
+                break
+            self._authority.forget(endpoint.host, query.scope, auth)
+            challenge = response.headers.get("WWW-Authenticate", "")
+            authorization = self._authority.answer(challenge, endpoint.host, query.scope, auth)
+            if not authorization:
+                if any(offer.scheme == "basic" for offer in parse_challenges(challenge)):
+                    where = f'Get "{url}": ' if query.method == "GET" else ""
+                    raise Unauthorized(f"{where}no basic auth credentials")
+                break
+        raise query.refusal(ref, response, said)
+
+    def token(self, challenge: Challenge, scope: str, credentials: Credentials | None) -> tuple[str, float]:
+        """A bearer token and its life in seconds, from the server that `challenge` names."""
+        realm = challenge.parameters.get("realm", "")
+        if not self._endpoints.allows(realm):
+            raise unavailable(f"the registry names a token server that cannot be asked without TLS: {realm!r}")
+        service = challenge.parameters.get("service", "")
+        query = [("service", service)] if service else []
+        try:
+            if credentials is not None and credentials.identity_token:
+                query += [("scope", scope)] if scope else []
+                status, body = self._refresh(realm, query, credentials.identity_token)
+            else:
+                query += [("scope", each) for each in scope.split()]
+                status, body = self._ask(realm, query, credentials)
+        except NoTls as error:
+            raise error.cause from None
+        if status in (401, 403):
+            raise Unauthorized(f'Get "{realm}": unauthorized: incorrect username or password')
+        if status != 200:
+            raise unavailable(f'Get "{realm}": the token server answered {status}')
+        document = read_object(body)
+        token = document.get("token") or document.get("access_token")
+        life = document.get("expires_in")
+        if not isinstance(token, str) or not token.isprintable():
+            raise unavailable(f'Get "{realm}": the token server sent no token')
+        return token, float(life) if isinstance(life, int | float) else 0.0
+
+    def _ask(self, realm: str, query: list[tuple[str, str]], credentials: Credentials | None) -> tuple[int, bytes]:
+        authorization = ""
+        if credentials is not None and credentials.username:
+            query = [*query, ("account", credentials.username)]
+            authorization = basic(credentials)
+        url = realm + ("&" if urlsplit(realm).query else "?") + urlencode(query)
+        with self._http.stream("GET", url, headers={}, authorization=authorization, shown=realm) as response:
+            return response.status_code, read_limited(response, _TOKEN_LIMIT, f"the token of {realm}")
+
+    def _refresh(self, realm: str, query: list[tuple[str, str]], identity_token: str) -> tuple[int, bytes]:
+        form = {**dict(query), "grant_type": "refresh_token", "refresh_token": identity_token, "client_id": "wharfie"}
+        with self._http.post(realm, form) as response:
+            return response.status_code, read_limited(response, _TOKEN_LIMIT, f"the token of {realm}")

@@ -1,0 +1,125 @@
+"""A blob on its way to a registry (distribution-spec, "Pushing blobs"): mounted, or sent in one stream that is continued
+where the connection broke."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import httpx
+
+from wharfie.spi.call import progress
+from wharfie.spi.driver import FileDescriptor
+from wharfie.spi.errors import DataLoss, Forbidden, NotFound, Unauthorized, Unavailable
+from wharfie.spi.registry import Credentials, Descriptor, Reference
+from wharfie_registry_oci.endpoints import Endpoints
+from wharfie_registry_oci.failures import unavailable
+from wharfie_registry_oci.http import Body
+from wharfie_registry_oci.requests import Requests, pushing
+
+_PIECE = 1 << 18
+_CONTINUED = 3
+"""How often a stream is continued; after that the core begins again."""
+_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+_NOTHING = {"Content-Length": "0"}
+
+
+class Upload:
+    """One blob for one repository."""
+
+    def __init__(
+        self, requests: Requests, endpoints: Endpoints, ref: Reference, blob: Descriptor, auth: Credentials | None
+    ) -> None:
+        self._requests = requests
+        self._endpoints = endpoints
+        self._ref = ref
+        self._blob = blob
+        self._auth = auth
+
+    def run(self, data: FileDescriptor, mount_from: str) -> bool:
+        """Whether the blob was mounted. Errors: Unavailable, Unauthorized, Forbidden, DataLoss (`data` is too short)."""
+        location = self._begin(mount_from)
+        if not location:
+            return True
+        if self._blob.size:
+            location = self._send(location, data)
+        done = location + ("&" if urlsplit(location).query else "?") + urlencode({"digest": self._blob.digest})
+        query = pushing(self._ref, "PUT", done, 201, 204, headers=_NOTHING)
+        with self._requests.answer(self._ref, query, self._auth):
+            return False
+
+    def _begin(self, mount_from: str) -> str:
+        """The address to send to; empty when the blob was mounted."""
+        path = f"/v2/{self._ref.repository}/blobs/uploads/"
+        if mount_from:
+            mount = f"{path}?{urlencode({'mount': self._blob.digest, 'from': mount_from})}"
+            query = pushing(self._ref, "POST", mount, 201, 202, headers=_NOTHING, mount_from=mount_from)
+            try:
+                with self._requests.answer(self._ref, query, self._auth) as response:
+                    return "" if response.status_code == 201 else self._next(response)
+            except (Forbidden, NotFound, Unauthorized):
+                pass  # the other repository is not ours to read: the blob is sent
+        query = pushing(self._ref, "POST", path, 202, headers=_NOTHING)
+        with self._requests.answer(self._ref, query, self._auth) as response:
+            return self._next(response)
+
+    def _next(self, response: httpx.Response) -> str:
+        """Where the upload goes on."""
+        location: str = response.headers.get("Location", "")
+        address: str = urljoin(str(response.request.url), location)
+        if not location or not self._endpoints.allows(address):
+            raise unavailable(f"the registry {self._ref.server} names no usable address for an upload: {location!r}")
+        return address
+
+    def _send(self, location: str, data: FileDescriptor) -> str:
+        """The whole blob; the address to end the upload at."""
+        at = 0
+        for attempt in range(_CONTINUED + 1):
+            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(self._blob.size - at)}
+            if at:
+                headers["Content-Range"] = f"{at}-{self._blob.size - 1}"
+            query = pushing(self._ref, "PATCH", location, 202, 204, headers=headers, body=self._body(data, at))
+            try:
+                with self._requests.answer(self._ref, query, self._auth) as response:
+                    at, location = self._got(response, self._blob.size), self._next(response)
+            except Unavailable:
+                if attempt == _CONTINUED:
+                    raise
+                at, location = self._status(location)
+            if at == self._blob.size:
+                return location
+        raise unavailable(
+            f"the registry {self._ref.server} does not take blob {self._blob.digest}: it has {at} bytes of it"
+        )
+
+    def _status(self, location: str) -> tuple[int, str]:
+        """How much the registry has of an upload that broke, and where it goes on. Errors: Unavailable (it forgot it)."""
+        query = pushing(self._ref, "GET", location, 204)
+        try:
+            with self._requests.answer(self._ref, query, self._auth) as response:
+                return self._got(response, 0), self._next(response)
+        except NotFound as error:
+            raise unavailable(f"the registry {self._ref.server} forgot the upload of {self._blob.digest}") from error
+
+    def _got(self, response: httpx.Response, otherwise: int) -> int:
+        """Bytes that the registry says it has. "0-0" is also what it says of an upload without a byte."""
+        match = _RANGE.fullmatch(response.headers.get("Range", ""))
+        if match is None or (match[1] == "0" and self._blob.size == 1):
+            return otherwise
+        return min(int(match[1]) + 1, self._blob.size) if match[1] != "0" else 0
+
+    def _body(self, data: FileDescriptor, at: int) -> Body:
+        def pieces() -> Iterator[bytes]:
+            os.lseek(data, at, os.SEEK_SET)
+            left = self._blob.size - at
+            while left:
+                progress()
+                piece = os.read(data, min(_PIECE, left))
+                if not piece:
+                    raise DataLoss(f"blob {self._blob.digest} ends {left} bytes too early")
+                left -= len(piece)
+                yield piece
+
+        return Body(pieces)
