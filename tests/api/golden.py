@@ -225,6 +225,17 @@ def _terminal(replay: Replay) -> None:
     time.sleep(1)
 
 
+def _unhealthy(replay: Replay) -> None:
+    probe = {"Test": ["CMD-SHELL", "echo probing; exit 1"], "Interval": 500000000, "Timeout": 1000000000, "Retries": 2}
+    replay.container("golden-health", Cmd=["sleep", "60"], Healthcheck=probe)
+    time.sleep(2.5)
+
+
+def _delete_after_health(replay: Replay) -> None:
+    replay.remove("golden-health")
+    replay.container("golden-rm", start=False, Cmd=["true"])
+
+
 def _pause(_: Replay) -> None:
     time.sleep(0.5)
 
@@ -242,7 +253,8 @@ _BEFORE: Mapping[str, Callable[[Replay], object]] = {
     "exec-start-detached": lambda replay: replay.exec(Cmd=["sleep", "1"]),
     "exec-start-not-found": lambda replay: replay.exec(AttachStdout=True, Cmd=["/no/such/program"]),
     "start-bad-command": lambda replay: replay.container("golden-bad", start=False, Cmd=["/no/such/program"]),
-    "delete": lambda replay: replay.container("golden-rm", start=False, Cmd=["true"]),
+    "inspect-unhealthy": _unhealthy,
+    "delete": _delete_after_health,
     "network-connect": lambda replay: replay.container("golden-net", Cmd=["sleep", "120"]),
     "inspect-volume-mount": lambda replay: replay.container(
         "golden-vol", start=False, Cmd=["true"], HostConfig={"Binds": ["golden-vol1:/data:ro"]}

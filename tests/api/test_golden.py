@@ -22,6 +22,7 @@ OTHER_WORDS = {
     "auth-bad-body": r"invalid JSON: invalid character 'n' looking for beginning of object key string",
     "image-pull-unreachable": r"registry\.invalid",
     "exec-start-again": r"exec command ID has already run",
+    "archive-put-bad-tar": r"archive/tar: invalid tar header",
     "start-bad-command": r"/no/such/program.*no such file or directory",
     "network-create-bad-driver": r'plugin ."nosuchdriver." not found',
     "volume-create-bad-driver": r"create golden-vol3: error looking up volume plugin nosuchdriver: plugin .* not found",
@@ -36,6 +37,11 @@ OTHER_STATUS = {
 OTHER_TYPE = {
     "stats-stream-two": "application/json",  # Docker sends none
     "exec-start-again": "application/json",
+}
+
+SHARED_NAMES = {
+    "archive-get": {"passwd"},
+    "export": {"bin", "bin/busybox", "bin/cat"},  # of different images
 }
 
 _IMAGES = {"[].Labels", ".Images[].Labels"}
@@ -54,6 +60,7 @@ OTHER_SHAPE = {
     "stats-stream-two": {".ndjson[].cpu_stats.cpu_usage.percpu_usage"},
     # Layers have no folders of their own at this driver's interface
     "image-inspect": {".GraphDriver.Data"},
+    "image-inspect-committed": {".GraphDriver.Data"},
 }
 """Paths in the body that may differ."""
 
@@ -82,8 +89,10 @@ def test_answer(replay: golden.Replay, case: golden.Case) -> None:
         assert re.search(OTHER_WORDS[case.name], golden.plain_message(ours.body.decode()))
     elif case.stream:
         assert streamed(case, ours.body) == streamed(case, bytes.fromhex(recorded["hex"]))
-    elif isinstance(recorded, dict) and "tar" in recorded:
+    elif isinstance(recorded, dict) and "members" in recorded:
         assert members(ours.body) == members_of(recorded)
+    elif isinstance(recorded, dict) and "tar" in recorded:
+        assert shown_names(ours.body) & set(recorded["tar"]) >= SHARED_NAMES[case.name]
     else:
         compare(case, recorded, golden.decoded(ours))
 
@@ -116,6 +125,11 @@ def members(data: bytes) -> dict[str, object]:
         manifest = tar.extractfile("manifest.json")
         assert manifest is not None
         return {"names": names, "tags": json.loads(manifest.read())[0]["RepoTags"]}
+
+
+def shown_names(data: bytes) -> set[str]:
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return set(tar.getnames())
 
 
 def members_of(recorded: dict[str, object]) -> dict[str, object]:

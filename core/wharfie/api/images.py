@@ -14,6 +14,8 @@ from wharfie.api.query import Filters, Flag, Text, Texts
 from wharfie.api.responses import Empty, Json
 from wharfie.api.streams import Stream, begun, progress_response
 from wharfie.api.views.image import history_view, image_view, summary_view
+from wharfie.engine.containers.commit import CommitRequest
+from wharfie.engine.model.config import Config
 from wharfie.spi.errors import InvalidArgument, NotFound
 
 router = APIRouter()
@@ -73,6 +75,31 @@ async def create(
             progress=progress,
         ),
     )
+
+
+@router.post("/commit")
+async def commit(
+    call: Asked,
+    container: Text = "",
+    repo: Text = "",
+    tag: Text = "",
+    comment: Text = "",
+    author: Text = "",
+    pause: Flag = True,
+    changes: Texts = [],  # noqa: B006  # FastAPI copies defaults
+) -> Response:
+    config = await call.body(Config, required=False)
+    request = CommitRequest(
+        container=container,
+        repository=repo,
+        tag=tag,
+        comment=comment,
+        author=author,
+        pause=pause,
+        changes=changes,
+        config=config if config.model_fields_set else None,
+    )
+    return Json({"Id": await call.engine.commits.commit(request)}, 201)
 
 
 @router.post("/images/load")

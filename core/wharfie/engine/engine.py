@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 from wharfie.engine.containers.catalog import Catalog
+from wharfie.engine.containers.commit import Commits
 from wharfie.engine.containers.connecting import Connecting
 from wharfie.engine.containers.containers import Containers
 from wharfie.engine.containers.create import Creator
@@ -48,6 +49,7 @@ class Engine:
     settings: EngineSettings
     drivers: Drivers
     containers: Containers
+    commits: Commits
     connecting: Connecting
     copying: Copying
     execs: Execs
@@ -139,6 +141,7 @@ class Engine:
             settings=settings,
             drivers=drivers,
             containers=containers,
+            commits=Commits(catalog=catalog, images=images, drivers=drivers, events=events),
             connecting=Connecting(catalog=catalog, networks=networks, endpoints=endpoints, files=files),
             copying=Copying(settings=settings, catalog=catalog, volumes=volumes, drivers=drivers, events=events),
             execs=execs,

@@ -12,11 +12,12 @@ from pathlib import Path
 from wharfie.engine import mounts
 from wharfie.engine.containers import health
 from wharfie.engine.containers.catalog import Catalog
+from wharfie.engine.containers.merging import complete
 from wharfie.engine.containers.modes import check_modes, complete_modes
 from wharfie.engine.containers.networking import choose_networks
 from wharfie.engine.identity import check_name, generate_name, new_id, rfc3339
 from wharfie.engine.images.images import Images
-from wharfie.engine.model.config import Config, HealthConfig
+from wharfie.engine.model.config import Config
 from wharfie.engine.model.container import Container, ContainerCreate, MountPoint
 from wharfie.engine.model.host import HostConfig
 from wharfie.engine.model.image import Image
@@ -198,41 +199,8 @@ class Creator:
 
 
 def _config(request: ContainerCreate, image: Image | None) -> Config:
-    """The user's configuration completed by the image's (Docker's merge rules)."""
     config = Config.model_validate(request.model_dump(include=set(Config.model_fields)))
-    if image is None:
-        return config
-    base = image.config
-    config.user = config.user or base.user
-    config.working_dir = config.working_dir or base.working_dir
-    config.stop_signal = config.stop_signal or base.stop_signal
-    config.shell = config.shell or base.shell
-    own = {entry.partition("=")[0] for entry in config.env or ()}
-    inherited = [entry for entry in base.env or () if entry.partition("=")[0] not in own]
-    if inherited:
-        config.env = [*(config.env or []), *inherited]
-    config.labels = {**base.labels, **config.labels}
-    if base.exposed_ports or config.exposed_ports:
-        config.exposed_ports = {**(base.exposed_ports or {}), **(config.exposed_ports or {})}
-    if base.volumes or config.volumes:
-        config.volumes = {**(base.volumes or {}), **(config.volumes or {})}
-    if not config.entrypoint:
-        if not config.cmd:
-            config.cmd = base.cmd
-        if config.entrypoint is None:
-            config.entrypoint = base.entrypoint
-    config.healthcheck = _healthcheck(config.healthcheck, base.healthcheck)
-    return config
-
-
-def _healthcheck(own: HealthConfig | None, base: HealthConfig | None) -> HealthConfig | None:
-    if own is None or base is None:
-        return own or base
-    merged = own.model_copy()
-    merged.test = own.test or base.test
-    for name in ("interval", "timeout", "start_period", "start_interval", "retries"):
-        setattr(merged, name, getattr(own, name) or getattr(base, name))
-    return merged
+    return complete(config, image.config) if image is not None else config
 
 
 def _hostname(host: HostConfig, id: str) -> str:

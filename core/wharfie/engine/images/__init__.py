@@ -14,6 +14,7 @@ archive     the tar of `docker load`, taken apart
 load        images of such a tar
 importing   a root file system's tar as an image
 changes     Dockerfile instructions of `docker import --change`
+commit      a container's changes as an image
 save        images as a tar
 removal     `docker rmi` and `docker image prune`
 listing     filters and history

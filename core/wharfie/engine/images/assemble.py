@@ -91,6 +91,7 @@ class Assembler:
         manifest_type: str = documents.OCI_MANIFEST,
         config_type: str = documents.OCI_CONFIG,
         names: Sequence[Name] = (),
+        parent: str = "",
         admitted: bool = False,
     ) -> Image:
         """Make the image visible. `manifest` None: one is written from what is here. `admitted`: plugins were asked."""
@@ -103,6 +104,7 @@ class Assembler:
             await self.admit(names[0].canonical if names else id, manifest)
         image = Image(
             id=id,
+            parent=parent,
             created=config.created,
             comment=config.comment,
             author=config.author,

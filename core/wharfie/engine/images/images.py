@@ -13,6 +13,7 @@ from wharfie.engine.filters import Filters
 from wharfie.engine.images import listing, platforms, reference
 from wharfie.engine.images.assemble import Assembler
 from wharfie.engine.images.catalog import Catalog, blobs_of
+from wharfie.engine.images.commit import Commit, Committer
 from wharfie.engine.images.download import Downloader, Source
 from wharfie.engine.images.importing import Importer
 from wharfie.engine.images.load import Loader
@@ -29,7 +30,7 @@ from wharfie.spi.errors import InvalidArgument, Unavailable, WharfieError
 from wharfie.spi.hooks import Event
 from wharfie.spi.registry import Credentials, LoginResult, RegistryDriver
 from wharfie.spi.storage import StorageDriver
-from wharfie.store.content import ContentStore
+from wharfie.store.content import ContentStore, Spool
 from wharfie.store.metadata import Metadata
 
 _LOG = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Images:
         self._puller = Puller(self._assembler, downloader)
         self._loader = Loader(self._assembler, self._executor)
         self._importer = Importer(self._assembler, self._executor)
+        self._committer = Committer(self._assembler, self._executor)
         self._saver = Saver(self._assembler)
         self._releases: set[asyncio.Task[None]] = set()
         events.observe(self._on_event)
@@ -223,6 +225,20 @@ class Images:
         for entry in chosen:
             self._tell("save", entry.image)
         return self._saver.stream(chosen)
+
+    # Containers
+
+    async def layer_of(self, commit: Commit) -> Spool:
+        """The container's changes, to be given to `commit` and discarded. Errors: the storage driver's, OutOfSpace."""
+        return await self._committer.layer(commit)
+
+    async def commit(self, commit: Commit, layer: Spool, repository: str, tag: str) -> Image:
+        """An image of a container's changes; with a name if there is one. Errors: InvalidArgument, OutOfSpace."""
+        names = [_taggable(repository, tag)] if repository else []
+        image = await self._committer.commit(commit, layer, names)
+        for name in names:
+            self._emit("tag", image.id, image, name.familiar)
+        return image
 
     # Names and removal
 
