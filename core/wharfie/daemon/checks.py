@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from wharfie.daemon.config import DaemonConfig
 from wharfie.daemon.listeners import check_hosts, tls_context
 from wharfie.daemon.mapping import driver_sections
+from wharfie.engine.plugins import ALWAYS
 from wharfie.plugins.contract import CONTRACTS
+from wharfie.plugins.drivers import Drivers
+from wharfie.plugins.hooks import Hooks
 from wharfie.plugins.inventory import Inventory, core_version
-from wharfie.plugins.loader import absent, choose, import_driver
+from wharfie.plugins.loader import absent, check_class, choose, import_driver
 from wharfie.plugins.settings import DriverSettings, options, validate
 from wharfie.plugins.states import Refusal
 from wharfie.spi.errors import InvalidArgument
@@ -18,8 +22,6 @@ from wharfie.spi.errors import InvalidArgument
 log = logging.getLogger("wharfie.daemon")
 
 _DEFAULT_STORAGE = "overlay2"
-_FIXED: Sequence[tuple[str, str]] = (("network", "host"), ("network", "null"), ("ipam", "default"))
-"""Drivers that no key names and that containers need all the same."""
 
 _KEYS: Mapping[str, str] = {
     "storage-driver": "storage",
@@ -47,37 +49,47 @@ def driver_settings(config: DaemonConfig) -> DriverSettings:
     )
 
 
-def report_missing(config: DaemonConfig) -> None:
-    """Say in the log which driver that will be needed is not installed, and how to install it. Imports none of them."""
-    inventory = Inventory()
-    for kind, name in dict.fromkeys([*_named(config), *_FIXED]):
-        if not inventory.find(kind, name):
-            missing = absent(kind, name, inventory.names(kind))
+def report_missing(config: DaemonConfig, drivers: Drivers) -> None:
+    """Say in the log which driver that will be needed is not there, and how to install it. Imports none of them."""
+    for kind, name in dict.fromkeys([*_named(config), *ALWAYS]):
+        known = drivers.known(CONTRACTS[kind])
+        if name not in known:
+            missing = absent(kind, name, known)
             log.warning("%s. %s", missing.cause, missing.remedy)
 
 
 def check_drivers(config: DaemonConfig) -> None:
     """Import every driver that the configuration mentions and validate its settings. Errors: InvalidArgument for the first
     one that could not be used; a default that is not installed is only reported."""
-    settings = driver_settings(config)
-    inventory = Inventory()
+    asyncio.run(_check_drivers(config, driver_settings(config), Inventory()))
+
+
+async def _check_drivers(config: DaemonConfig, settings: DriverSettings, inventory: Inventory) -> None:
     given = set(_given(config))
-    for kind, name in dict.fromkeys([*_named(config), *given]):
-        try:
-            _check(settings, inventory, kind, name)
-        except Refusal as refusal:
-            if (kind, name) in given:
-                raise InvalidArgument(f"{refusal.cause}. {refusal.remedy}") from None
-            log.warning("%s. %s", refusal.cause, refusal.remedy)
+    hooks = Hooks(inventory, settings)
+    try:
+        for kind, name in dict.fromkeys([*_named(config), *given]):
+            try:
+                await _check(settings, inventory, hooks, kind, name)
+            except Refusal as refusal:
+                if (kind, name) in given:
+                    raise InvalidArgument(f"{refusal.cause}. {refusal.remedy}") from None
+                log.warning("%s. %s", refusal.cause, refusal.remedy)
+    finally:
+        hooks.close()
 
 
-def _check(settings: DriverSettings, inventory: Inventory, kind: str, name: str) -> None:
-    found = inventory.find(kind, name)
-    if not found:
-        raise absent(kind, name, inventory.names(kind))
-    entry = choose(kind, name, found, settings.disabled, core_version())
-    contract = CONTRACTS[kind]
-    validate(entry, import_driver(entry, contract), options(settings, contract, name).own)
+async def _check(settings: DriverSettings, inventory: Inventory, hooks: Hooks, kind: str, name: str) -> None:
+    found, contract = inventory.find(kind, name), CONTRACTS[kind]
+    if found:
+        entry = choose(kind, name, found, settings.disabled, core_version())
+        driver = import_driver(entry, contract)
+    else:
+        dynamic = await hooks.find_driver(kind, name)
+        if dynamic is None:
+            raise absent(kind, name, inventory.names(kind))
+        entry, driver = dynamic[0], check_class(dynamic[0], contract, dynamic[1])
+    validate(entry, driver, options(settings, contract, name).own)
 
 
 def _named(config: DaemonConfig) -> Iterator[tuple[str, str]]:

@@ -125,7 +125,7 @@ def _run(config_file: Path | None, validate: bool, **flags: Any) -> None:
             return
         from wharfie.daemon.run import run  # what is wrong with the configuration is said before the engine is imported
 
-        status = run(load)
+        status = run(load, config_file or config.DEFAULT_FILE)
     except InvalidArgument as error:
         click.echo(error.message, err=True)
         sys.exit(1)

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,7 +27,9 @@ from wharfie.daemon.lock import Locks, instance_of
 from wharfie.daemon.mapping import engine_settings, proxy_environment
 from wharfie.engine.engine import Engine
 from wharfie.engine.host import host_facts
+from wharfie.engine.settings import EngineSettings
 from wharfie.plugins.drivers import Drivers
+from wharfie.plugins.supervisor import LEAK_WATCH
 from wharfie.spi.errors import Forbidden, InvalidArgument, WharfieError, from_os_error
 
 log = logging.getLogger("wharfie.daemon")
@@ -41,7 +44,7 @@ EXEC_MODE = 0o711
 _RELOADABLE = frozenset({"debug", "log_level"})
 
 
-def run(load: Load) -> int:
+def run(load: Load, config_file: Path) -> int:
     """Be the daemon until a signal ends it. Returns the exit status. Errors: WharfieError when it cannot start."""
     config, warnings = load()
     if os.geteuid() != 0:
@@ -50,7 +53,6 @@ def run(load: Load) -> int:
     for warning in warnings:
         log.warning("%s", warning)
     os.environ.update(proxy_environment(config))
-    report_missing(config)
     try:
         data_root, exec_root = _folder(config.data_root, DATA_MODE), _folder(config.exec_root, EXEC_MODE)
         with Locks(data_root, config.pid_path), contextlib.ExitStack() as sockets:
@@ -58,7 +60,13 @@ def run(load: Load) -> int:
             for listener in listeners:
                 sockets.callback(listener.close)
                 _warn_if_open(listener)
-            daemon = _Daemon(load, config, data_root, exec_root, listeners)
+            settings = replace(
+                engine_settings(config, instance_of(data_root)),
+                data_root=data_root,
+                exec_root=exec_root,
+                config_file=config_file.absolute(),
+            )
+            daemon = _Daemon(load, config, settings, listeners)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(daemon.live())
     except OSError as error:
@@ -88,13 +96,10 @@ def _warn_if_open(listener: Listener) -> None:
 class _Daemon:
     """What lives in the event loop."""
 
-    def __init__(
-        self, load: Load, config: DaemonConfig, data_root: Path, exec_root: Path, listeners: Sequence[Listener]
-    ) -> None:
+    def __init__(self, load: Load, config: DaemonConfig, settings: EngineSettings, listeners: Sequence[Listener]) -> None:
         self._load = load
         self._config = config
-        self._data_root = data_root
-        self._exec_root = exec_root
+        self._settings = settings
         self._listeners = listeners
         self._stop = asyncio.Event()
 
@@ -103,12 +108,17 @@ class _Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, number)
-        instance = instance_of(self._data_root)
-        facts = host_facts()
+        settings, facts = self._settings, host_facts()
         drivers = Drivers(
-            driver_settings(self._config), state=self._data_root, run=self._exec_root, instance=instance, host=facts
+            driver_settings(self._config),
+            state=settings.data_root,
+            run=settings.exec_root,
+            instance=settings.instance,
+            host=facts,
         )
-        engine = await Engine.open(engine_settings(self._config, instance), drivers, facts)
+        LEAK_WATCH.wanted += self._config.debug
+        engine = await Engine.open(settings, drivers, facts)
+        report_missing(self._config, drivers)
         loop.add_signal_handler(signal.SIGHUP, self._reload, engine)
         try:
             await self._serve(engine)
@@ -150,6 +160,7 @@ class _Daemon:
             if name not in _RELOADABLE:
                 log.warning("%s has changed; that takes effect at the next start", name.replace("_", "-"))
         logs.set_level(fresh.log_level, debug=fresh.debug)
+        LEAK_WATCH.wanted += fresh.debug - self._config.debug
         applied = {name: getattr(fresh, name) for name in changed if name in _RELOADABLE}
         self._config = self._config.model_copy(update=applied)
         engine.events.emit("daemon", "reload", engine.settings.instance, {"name": socket.gethostname()})

@@ -22,6 +22,7 @@ from wharfie.engine.model.image import Image
 from wharfie.engine.settings import EngineSettings
 from wharfie.engine.volumes import Volumes
 from wharfie.plugins.drivers import Drivers
+from wharfie.plugins.states import State
 from wharfie.spi.driver import Driver, HostFacts
 from wharfie.spi.errors import WharfieError
 from wharfie.spi.log import LogDriver
@@ -110,7 +111,7 @@ class System:
             "ContainersStopped": len(statuses) - running - paused,
             "Images": len(self.images.list(all=True, filters={})),
             "Driver": self.storage_driver,
-            "DriverStatus": await self._storage_status(),
+            "DriverStatus": [*await self._storage_status(), *self._driver_states()],
             "Plugins": {
                 "Volume": sorted(self.drivers.known(VolumeDriver)),
                 "Network": sorted(self.drivers.known(NetworkDriver)),
@@ -175,6 +176,14 @@ class System:
         except WharfieError as error:
             return [["Error", error.message]]
 
+    def _driver_states(self) -> list[list[str]]:
+        """A row for each state that drivers are in, but for those that are installed and not needed."""
+        rows: dict[str, list[str]] = {}
+        for row in self.drivers.states():
+            if row.state is not State.INSTALLED:
+                rows.setdefault(row.state.value, []).append(f"{row.kind}.{row.name}")
+        return [[f"Drivers {state}", ", ".join(names)] for state, names in sorted(rows.items(), key=_open_first)]
+
     def _missing(self) -> list[str]:
         wanted: list[tuple[type[Driver[Any]], str]] = [
             (StorageDriver, self.storage_driver),
@@ -224,6 +233,10 @@ class System:
             records, _ = await self.volumes.matching({})
             volumes = [(record, await self.volumes.usage(record)) for record in records]
         return DiskUsage(layers_size=sum(layers.values()), images=images, containers=containers, volumes=volumes)
+
+
+def _open_first(row: tuple[str, object]) -> tuple[bool, str]:
+    return row[0] != State.OPEN, row[0]
 
 
 def _daemon_id(data_root: Path) -> str:

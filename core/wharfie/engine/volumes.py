@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -145,6 +145,10 @@ class Volumes:
         driver = await self._drivers.get(VolumeDriver, record.driver)
         volume = await driver.call(VolumeDriver.get, name)
         return record.model_copy(update={"mountpoint": str(volume.mountpoint or ""), "status": dict(volume.status) or None})
+
+    def all(self) -> Sequence[VolumeRecord]:
+        """The records of this daemon's volumes; asks no driver."""
+        return tuple(self._records.values())
 
     def peek(self, name: str) -> VolumeRecord | None:
         """The record of a volume that this daemon made; asks no driver."""

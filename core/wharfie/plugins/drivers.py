@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,7 +18,8 @@ from wharfie.plugins.loader import absent, check_class, choose, import_driver
 from wharfie.plugins.opening import IMPORT, Opening
 from wharfie.plugins.remote.keeper import Keeper
 from wharfie.plugins.remote.proxy import proxy
-from wharfie.plugins.settings import DriverSettings, Options, options, validate
+from wharfie.plugins.remote.trial import Trial, try_out
+from wharfie.plugins.settings import DriverSettings, Options, options, schema, validate
 from wharfie.plugins.states import DriverState, Refusal, State
 from wharfie.plugins.supervisor import Supervised, Supervisor
 from wharfie.spi.call import current_call
@@ -119,6 +120,63 @@ class Drivers:
         keys = {key for key in entries if key[0] != HOOK} | set(self._slots)
         keys |= {(kind, name) for kind, _, name in (key.partition(".") for key in self._settings.drivers)}
         return [self._row(*key, entries.get(key, ())) for key in sorted(keys)] + list(self.hooks.states())
+
+    async def look(self, kind: str, name: str) -> Refusal | Trial | Supervised[Any]:
+        """A driver as it is: open, or tried out in a process of its own and ended again, or refused by its metadata and
+        settings. Uses nobody's driver and changes nothing."""
+        contract = CONTRACTS[kind]
+        slot = self._slots.get((kind, name))
+        if slot is not None and slot.open is not None:
+            return slot.open
+        try:
+            entry, found = await self._choose(contract, name)
+            chosen = options(self._settings, contract, name)
+        except Refusal as refusal:
+            return refusal
+        if found is not None:
+            return Trial(spi=found.spi)  # made at run time by a plugin: there is nothing that another process could load
+        context = self._context(entry, quiet=True)
+        return await asyncio.to_thread(try_out, entry, contract, context, chosen.own)
+
+    async def schema(self, driver: Supervised[Any]) -> Mapping[str, Any] | None:
+        """JSON Schema of an open driver's settings; None when it takes none. Errors: DriverError, Unavailable."""
+        slot = self._slots.get((driver.kind, driver.name), _Slot())
+        work = slot.keeper.schema if slot.keeper is not None else lambda: schema(driver.driver_class)
+        return await driver.supervisor.run("settings", work, IMPORT, always=True)
+
+    def leaks(self, kind: str, name: str) -> Sequence[str]:
+        """Threads and descriptors that an open driver has kept, in words (`wharfie.plugins.leaks`)."""
+        slot = self._slots.get((kind, name), _Slot())
+        if slot.open is None:
+            return ()
+        return slot.keeper.leaks() if slot.keeper is not None else slot.open.supervisor.findings.leaks()
+
+    def facts(self, kind: str, name: str) -> Mapping[str, Any]:
+        """How a driver is run: `Isolated`, and its process's `Pid` and `Restarts`."""
+        slot = self._slots.get((kind, name), _Slot())
+        isolated = self._settings.drivers.get(f"{kind}.{name}", {}).get("isolate", False) is True
+        keeper = slot.keeper
+        return {"Isolated": isolated, "Pid": keeper.pid if keeper else 0, "Restarts": keeper.restarts if keeper else 0}
+
+    def options(self, kind: str, name: str) -> Options:
+        """A driver's settings taken apart, with the deadlines that hold. Raises Refusal (misconfigured)."""
+        return options(self._settings, CONTRACTS[kind], name)
+
+    def switch(self, key: str, *, on: bool) -> bool:
+        """Disable or enable a driver ("volume.acme") or hook plugin from now on. True: that is done; False: it is in use,
+        so it takes a restart of the daemon. Says nothing to daemon.json."""
+        kind, _, name = key.partition(".")
+        if kind not in CONTRACTS:  # a hook plugin: they are loaded once, at the start
+            return on == (key not in self._settings.disabled)
+        slot = self._slots.get((kind, name), _Slot())
+        in_use = slot.open is not None or slot.loading is not None
+        if in_use and not on:
+            return False
+        disabled = self._settings.disabled - {key} if on else self._settings.disabled | {key}
+        self._settings = replace(self._settings, disabled=disabled)
+        if not in_use:
+            self._slots.pop((kind, name), None)
+        return True
 
     async def close(self) -> None:
         """Close every open driver, all at the same time, each within its deadline. Failures are logged. Repeatable."""
@@ -225,7 +283,8 @@ class Drivers:
         self._dynamic[contract.kind] = await self.hooks.known_drivers(contract.kind)
         raise absent(contract.kind, name, self.known(contract))
 
-    def _context(self, entry: Entry) -> Context:
+    def _context(self, entry: Entry, *, quiet: bool = False) -> Context:
+        """`quiet`: for a trial, whose events nobody wants."""
         try:
             return Context(
                 state=_folder(self._state, entry),
@@ -233,7 +292,7 @@ class Drivers:
                 instance=self._instance,
                 log=_log(entry),
                 host=self._host,
-                emit=self._emitter(entry),
+                emit=_ignore if quiet else self._emitter(entry),
             )
         except OSError as error:
             raise Refusal(
@@ -307,6 +366,10 @@ def _folder(root: Path, entry: Entry) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.chmod(folder, 0o700)  # noqa: PTH101  # the mode of mkdir is subject to the umask, and an older folder may be open
     return folder
+
+
+def _ignore(event: DriverEvent) -> None:
+    """Whoever tries a driver wants none of its events."""
 
 
 def _log(entry: Entry) -> logging.Logger:

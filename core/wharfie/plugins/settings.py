@@ -104,9 +104,8 @@ def validate(entry: Entry, driver: type[Driver[Any]], own: Mapping[str, Any]) ->
             names = ", ".join(f"{where}.{option}" for option in own)
             raise _misconfigured(f"{names}: {entry.title} takes no settings")
         return None
-    module, _, attribute = driver.settings.partition(":")
-    model = getattr(importlib.import_module(module), attribute, None)
-    if not isinstance(model, type) or not issubclass(model, BaseModel):
+    model = _model(driver)
+    if model is None:
         raise Refusal(
             State.BROKEN,
             f"{entry.title} names {driver.settings!r} as its settings, which is no pydantic model",
@@ -117,6 +116,18 @@ def validate(entry: Entry, driver: type[Driver[Any]], own: Mapping[str, Any]) ->
     except ValidationError as error:
         faults = "; ".join(_fault(where, model, fault) for fault in error.errors(include_url=False, include_context=False))
         raise _misconfigured(f"{faults} (settings of {entry.distribution} {entry.version})") from None
+
+
+def schema(driver: type[Driver[Any]]) -> Mapping[str, Any] | None:
+    """JSON Schema of a driver's settings; None when it takes none. Imports the model, so it runs in a worker."""
+    model = _model(driver) if driver.settings else None
+    return model.model_json_schema(by_alias=True) if model is not None else None
+
+
+def _model(driver: type[Driver[Any]]) -> type[BaseModel] | None:
+    module, _, attribute = driver.settings.partition(":")
+    model = getattr(importlib.import_module(module), attribute, None)
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
 
 
 def _fault(where: str, model: type[BaseModel], fault: Mapping[str, Any]) -> str:

@@ -14,7 +14,9 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from wharfie.plugins.circuit import Circuit
 from wharfie.plugins.contract import Method, checked
+from wharfie.plugins.failure import subject_of
 from wharfie.plugins.inventory import Entry
+from wharfie.plugins.leaks import Findings, Watch
 from wharfie.plugins.run import Run
 from wharfie.plugins.worker import Exhausted, Pool
 from wharfie.spi.driver import Deadline, Driver
@@ -25,6 +27,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
+
+
+LEAK_WATCH = Watch()
+"""Turned on by `debug`, and while somebody traces a driver."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One call that has ended, for `wharfie plugin trace`."""
+
+    method: str
+    object: str
+    seconds: float
+    error: WharfieError | None
 
 
 @dataclass(slots=True)
@@ -45,6 +61,9 @@ class Supervisor:
         self.figures: dict[str, MethodFigures] = {}
         self.probe: Callable[[], Awaitable[None]] | None = None
         self.on_recovery: Callable[[], None] | None = None
+        self.findings = Findings()
+        self.observers: set[Callable[[Observed], None]] = set()
+        """Told of each call that has ended, in the event loop's thread. They must not raise."""
         self.on_late: Callable[[], None] | None = None  # a call that has begun was given up
         self._pool = Pool(f"{entry.kind}.{entry.name}", workers)
         self._probing: asyncio.Task[WharfieError | None] | None = None
@@ -65,6 +84,9 @@ class Supervisor:
         """
         if self.circuit.open and not always:
             await self._pass_circuit()
+        if LEAK_WATCH.on:
+            unwatched = work
+            work = lambda: LEAK_WATCH.around(self.findings, unwatched)  # noqa: E731
         run = Run(self.entry.title, method, arguments, work, limit, self._settle)
         try:
             self._pool.submit(run)
@@ -117,8 +139,13 @@ class Supervisor:
             run.timer.cancel()
         error = error or run.error
         figures = self.figures.setdefault(run.method, MethodFigures())
+        seconds = run.seconds if run.over else time.monotonic() - (run.began or run.submitted)
         figures.calls += 1
-        figures.seconds += run.seconds if run.over else time.monotonic() - (run.began or run.submitted)
+        figures.seconds += seconds
+        if self.observers:
+            observed = Observed(run.method, subject_of(run.arguments), seconds, error)
+            for observer in tuple(self.observers):
+                observer(observed)
         if error is None:
             self.circuit.succeeded()
         else:

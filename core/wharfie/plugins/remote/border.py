@@ -35,6 +35,8 @@ from wharfie.spi.log import LogEntry
 
 READ = "LogReader.read"
 CLOSE_READER = "LogReader.close"
+SCHEMA = "settings.schema"
+"""Asks for the JSON Schema of the driver's settings; null when it takes none."""
 ENTRIES = codec(Sequence[LogEntry])
 
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
+from wharfie.plugins.leaks import Census
 from wharfie.plugins.opening import IMPORT, Opening
 from wharfie.plugins.remote.border import Ready
 from wharfie.plugins.remote.process import DriverProcess
@@ -55,6 +56,8 @@ class Keeper:
         self._process: DriverProcess | None = None  # opened; admitted to all when `down` is empty
         self._starting: DriverProcess | None = None
         self._supervised: Supervised[Any] | None = None
+        self._census: Census | None = None
+        self._leaks_told = False
         self._pause = FIRST_PAUSE
         self._again_at = 0.0
         self._opened_at = 0.0
@@ -69,11 +72,16 @@ class Keeper:
         """Of the process that serves; 0 while there is none."""
         return self._process.pid if self._process is not None else 0
 
+    def leaks(self) -> Sequence[str]:
+        """What the process has kept since it began to serve."""
+        return self._census.leaks() if self._census is not None else ()
+
     async def open(self) -> tuple[Ready, frozenset[Any]]:
         """The first start; what is known of the driver, and its capabilities. Errors: Refusal."""
         self._opening.supervisor.on_late = self.kill
         process, ready, capabilities = await self._start()
         self._process, self._opened_at = process, time.monotonic()
+        self._census = Census(process.pid)
         if process.ended:
             self._over(process)
         return ready, capabilities
@@ -90,6 +98,13 @@ class Keeper:
             wait = max(0.0, self._again_at - time.monotonic())
             raise Unavailable(down or "its process has ended with the daemon", retry_after=wait)
         return process.call(method, args, kwargs)
+
+    def schema(self) -> Mapping[str, Any] | None:
+        """In a worker: see DriverProcess.schema."""
+        process = self._process
+        if process is None:
+            raise Unavailable(self.down or "its process has ended")
+        return process.schema()
 
     def kill(self) -> None:
         """A call is late: whatever hangs ends now."""
@@ -164,6 +179,7 @@ class Keeper:
             why = f"its process {process.ended}"
         self.restarts += 1
         self._process, self._opened_at = process, time.monotonic()
+        self._census, self._leaks_told = Census(process.pid), False
         if self._supervised is not None:
             self._supervised.capabilities = capabilities
         _RECOVERING.set(self)  # of this task, and of the calls that it makes
@@ -181,6 +197,7 @@ class Keeper:
         seen = -1
         while True:
             await asyncio.sleep(HEARTBEAT)
+            self._tell_leaks()
             calls = sum(figures.calls for figures in supervised.figures.values())
             if calls == seen and not self.down:
                 try:
@@ -189,6 +206,12 @@ class Keeper:
                     _LOG.warning("%s", error.message)
                 calls += 1
             seen = calls
+
+    def _tell_leaks(self) -> None:
+        if not self._leaks_told:
+            for leak in self.leaks():
+                self._leaks_told = True
+                _LOG.warning("%s leaks: %s", self._opening.entry.title, leak)
 
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work)

@@ -143,6 +143,11 @@ class DriverProcess:
             for descriptor in descriptors:
                 os.close(descriptor)
 
+    def schema(self) -> Mapping[str, Any] | None:
+        """JSON Schema of the driver's settings. Errors: as `call`."""
+        found: Mapping[str, Any] | None = self._ask(border.SCHEMA, {}, ())[0]
+        return found
+
     def kill(self, reason: str = "") -> None:
         """End it now, whatever it does. From any thread; may be repeated."""
         with self._lock:

@@ -24,7 +24,7 @@ from wharfie.plugins.remote import border
 from wharfie.plugins.remote.border import Ready, Refused, Start, encode_error, encode_event, not_what_it_says, signatures
 from wharfie.plugins.remote.codec import Cargo, Mismatch
 from wharfie.plugins.remote.frames import Broken, Channel, Message, pack
-from wharfie.plugins.settings import validate
+from wharfie.plugins.settings import schema, validate
 from wharfie.plugins.states import Refusal, State
 from wharfie.plugins.worker import Job, Pool
 from wharfie.spi.call import Call, current_call, enter_call
@@ -211,6 +211,8 @@ class _Task(Job):
             case border.CLOSE_READER:
                 reader = self._service.readers.pop(self._arguments["reader"], None)
                 return reader.close() if reader is not None else None
+            case border.SCHEMA:
+                return schema(type(self._service.driver))
         signature = self._service.signatures.get(self._method)
         if signature is None:
             raise Unsupported(f"this core's contract has no method {self._method!r}")
