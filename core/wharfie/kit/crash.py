@@ -24,9 +24,9 @@ from wharfie.spi.driver import Driver
 
 D = TypeVar("D", bound=Driver[Any])
 
-SAMPLE = 9
+SAMPLE = 6
 """Kills of one operation when a sample is asked for."""
-RANDOM = {"sample": 3, "all": 40}
+RANDOM = {"sample": 2, "all": 40}
 """Kills at random instants of one operation."""
 
 
