@@ -54,10 +54,6 @@ OTHER_SHAPE = {
     # The date of a build; this is no build
     "version": {".BuildTime", ".Components[].Details.BuildTime"},
     "version-unprefixed": {".BuildTime", ".Components[].Details.BuildTime"},
-    # Only the first version of cgroups counts each processor
-    "stats-no-stream": {".cpu_stats.cpu_usage.percpu_usage", ".precpu_stats.cpu_usage.percpu_usage"},
-    "stats-one-shot": {".cpu_stats.cpu_usage.percpu_usage"},
-    "stats-stream-two": {".ndjson[].cpu_stats.cpu_usage.percpu_usage"},
     # Layers have no folders of their own at this driver's interface
     "image-inspect": {".GraphDriver.Data"},
     "image-inspect-committed": {".GraphDriver.Data"},

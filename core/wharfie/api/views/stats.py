@@ -48,7 +48,7 @@ def stats_view(
         "read": timestamp(time.time_ns()) if running else NO_TIME,
         "preread": previous["read"] if previous else NO_TIME,
         "pids_stats": _pids(counters.get("pids", {})),
-        "blkio_stats": _blkio(counters.get("blkio", ()), running),
+        "blkio_stats": _blkio(counters) if running else dict.fromkeys(_BLKIO),
         "num_procs": 0,
         "storage_stats": {},
         "cpu_stats": _cpu(counters["cpu"]) if "cpu" in counters else _NO_CPU,
@@ -68,9 +68,11 @@ def _pids(pids: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _cpu(cpu: Mapping[str, Any]) -> dict[str, Any]:
+    per_cpu = list(cpu.get("percpu_ns") or ())  # only the first version of cgroups counts each processor
     return {
         "cpu_usage": {
             "total_usage": cpu.get("usage_ns", 0),
+            **({"percpu_usage": per_cpu} if per_cpu else {}),
             "usage_in_kernelmode": cpu.get("system_ns", 0),
             "usage_in_usermode": cpu.get("user_ns", 0),
         },
@@ -93,15 +95,16 @@ def _host_cpu_ns() -> int:
 def _memory(memory: Mapping[str, Any], host_memory: int) -> dict[str, Any]:
     if not memory:
         return {}
-    view = {"usage": memory.get("usage"), "max_usage": memory.get("max_usage"), "stats": memory.get("stats")}
+    view = {name: memory.get(name) for name in ("usage", "max_usage", "stats", "failcnt")}
     view["limit"] = min(memory.get("limit") or host_memory, host_memory)
     return {name: value for name, value in view.items() if value}
 
 
-def _blkio(entries: Any, running: bool) -> dict[str, Any]:
-    view: dict[str, Any] = {name: [] if running else None for name in _BLKIO}
-    if entries:
-        view["io_service_bytes_recursive"] = [
-            {name: entry[name] for name in ("major", "minor", "op", "value")} for entry in entries
+def _blkio(counters: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists of device, operation and value; those that no version of cgroups fills any more are empty."""
+    view: dict[str, Any] = {name: [] for name in _BLKIO}
+    for name, key in (("io_service_bytes_recursive", "blkio"), ("io_serviced_recursive", "blkio_serviced")):
+        view[name] = [
+            {part: entry[part] for part in ("major", "minor", "op", "value")} for entry in counters.get(key) or ()
         ]
     return view
