@@ -10,6 +10,8 @@ import json
 import os
 import select
 import signal
+import time
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
@@ -23,6 +25,7 @@ _V2_TREE: Final = "/sys/fs/cgroup/unified"
 _ERROR_LEVELS: Final = ("error", "fatal", "panic")
 _SILENT: Final = "it ended with status {} and said nothing"
 _LAST_FD: Final = 1 << 20
+_BURY_SECONDS: Final = 0.02
 
 
 class Failed(Exception):
@@ -43,8 +46,15 @@ class Binary:
     folder: Path
     refuses_hybrid: bool
 
-    def run(self, *words: str, seconds: float, stdio: tuple[int, int, int] | None = None) -> None:
-        """Run a subcommand to its end. `stdio`: descriptors that the container's process inherits from it.
+    def run(
+        self,
+        *words: str,
+        seconds: float,
+        stdio: tuple[int, int, int] | None = None,
+        keep: Set[int] | None = None,
+    ) -> None:
+        """Run a subcommand to its end. `stdio`: descriptors that the container's process inherits from it. `keep`: bury
+        every other child of the shim meanwhile, for a binary that waits until they are gone.
 
         Errors: Failed; Unavailable (no end within `seconds`: it is killed).
         """
@@ -55,7 +65,7 @@ class Binary:
         pid = os.fork()
         if pid == 0:
             self._become(command, log, stdio)
-        status = _wait(pid, seconds)
+        status = _wait(pid, seconds, keep)
         if status is None:
             raise Unavailable(f"{self.program} {words[0]} did not end within {seconds:.0f} s and was killed")
         if status != 0:
@@ -97,19 +107,32 @@ def _hide_v2_tree() -> None:
     umount2(_V2_TREE, MNT_DETACH)
 
 
-def _wait(pid: int, seconds: float) -> int | None:
+def _wait(pid: int, seconds: float, keep: Set[int] | None) -> int | None:
     """The status of a child, or None when it had to be killed."""
+    end = time.monotonic() + seconds
     fd = os.pidfd_open(pid)
     try:
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        ended = bool(poll.poll(seconds * 1000))
+        while not (ended := bool(poll.poll((seconds if keep is None else _BURY_SECONDS) * 1000))):
+            if keep is not None:
+                _bury(keep | {pid})
+            if time.monotonic() >= end:
+                break
     finally:
         os.close(fd)
     if not ended:
         os.kill(pid, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return status if ended else None
+
+
+def _bury(keep: Set[int]) -> None:
+    """Collect the children that have ended, but for these, whose ends the shim wants to see itself."""
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as children:
+        for child in map(int, children.read().split()):
+            if child not in keep:
+                os.waitpid(child, os.WNOHANG)
 
 
 def _last_error(log: Path) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import signal as signals
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,12 +52,14 @@ class OciEngine(Engine):
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             (self._folder / "config.json").write_text(json.dumps(document))
-            self._pid = self._make(document["process"], streams, "create", "--bundle", str(self._folder))
+            return self._make(document["process"], streams, "create", "--bundle", str(self._folder))
         except BaseException:
             with contextlib.suppress(WharfieError):  # the first error is the one to be told
                 self.delete()
             raise
-        return self._pid
+
+    def adopt(self, pid: int, kept: Sequence[int]) -> None:
+        self._pid = pid
 
     def start(self) -> None:
         self._run_program(self.spec["process"], "start", self.id)
@@ -157,14 +159,15 @@ class OciEngine(Engine):
     def delete(self) -> None:
         if not self._folder.exists():  # no `create` has come so far, or an earlier `delete` was through
             return
-        self._run(_SLOW, "delete", "--force", self.id)
+        # runsc waits until its helpers are gone, and what nobody has collected is not gone.
+        self._run(_SLOW, "delete", "--force", self.id, keep={self._pid, *self._inner} if self._flavour.sandbox else None)
         for entry in self._folder.iterdir():
             entry.unlink(missing_ok=True)
         self._folder.rmdir()
 
-    def _run(self, seconds: float, *words: str) -> None:
+    def _run(self, seconds: float, *words: str, keep: Set[int] | None = None) -> None:
         try:
-            self._binary.run(*words, seconds=seconds)
+            self._binary.run(*words, seconds=seconds, keep=keep)
         except Failed as failure:
             raise DriverError(f"{words[0]} of container {self.id}: {failure.text}") from None
 

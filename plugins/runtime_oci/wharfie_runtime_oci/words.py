@@ -18,7 +18,9 @@ _REASONS: Final[Sequence[tuple[tuple[str, ...], str]]] = (
     (("error finding executable", _NOT_FOUND), _NOT_FOUND),  # runsc
     (("open executable", "permission denied"), "permission denied"),  # crun
     (("open executable", "operation not permitted"), "permission denied"),  # crun, of a folder
-    (("error finding executable", "permission denied"), "permission denied"),  # runsc
+    (("creating process: failed to load", _NOT_FOUND), _NOT_FOUND),  # runsc
+    (("in sandbox: failed to load", _NOT_FOUND), _NOT_FOUND),  # runsc, of an exec
+    (("failed to load", "permission denied"), "permission denied"),  # runsc
     (("is not a regular file",), "is a directory"),  # crun
     (("exec format error",), "exec format error"),
 )
