@@ -49,11 +49,11 @@ def driver_settings(config: DaemonConfig) -> DriverSettings:
     )
 
 
-def report_missing(config: DaemonConfig, drivers: Drivers) -> None:
+async def report_missing(config: DaemonConfig, drivers: Drivers) -> None:
     """Say in the log which driver that will be needed is not there, and how to install it. Imports none of them."""
     for kind, name in dict.fromkeys([*_named(config), *ALWAYS]):
         known = drivers.known(CONTRACTS[kind])
-        if name not in known:
+        if name not in known and await drivers.hooks.find_driver(kind, name) is None:
             missing = absent(kind, name, known)
             log.warning("%s. %s", missing.cause, missing.remedy)
 

@@ -118,7 +118,7 @@ class _Daemon:
         )
         LEAK_WATCH.wanted += self._config.debug
         engine = await Engine.open(settings, drivers, facts)
-        report_missing(self._config, drivers)
+        await report_missing(self._config, drivers)
         loop.add_signal_handler(signal.SIGHUP, self._reload, engine)
         try:
             await self._serve(engine)

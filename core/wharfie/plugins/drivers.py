@@ -97,8 +97,8 @@ class Drivers:
         }
 
     def known(self, contract: type[D]) -> Sequence[str]:
-        """Names of a kind that may be asked for, sorted: installed ones, and those that hook plugins said they know."""
-        names = {*self._inventory.names(contract.kind), *self._dynamic.get(contract.kind, ())}
+        """Names of a kind that may be asked for, sorted: installed, known to hook plugins when they were asked, open."""
+        names = {*self._inventory.names(contract.kind), *self._dynamic.get(contract.kind, ()), *self.loaded(contract)}
         return sorted(name for name in names if f"{contract.kind}.{name}" not in self._settings.disabled)
 
     def listen(self, listener: Callable[[str, str, DriverEvent], None]) -> None:

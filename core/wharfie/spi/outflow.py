@@ -43,7 +43,7 @@ class Outflow(ABC):
 
     def put(self, message: bytes) -> None:
         """Add a message and send what can be sent. Errors: OSError (the message was dropped: the buffer is full)."""
-        if self._size + len(message) > self._limit:
+        if self._size + len(message) > self._limit and not self._stuck:
             self.flush()
         if self._size + len(message) > self._limit and self._queue:
             self.dropped += 1
