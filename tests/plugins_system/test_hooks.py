@@ -186,9 +186,10 @@ def test_a_driver_that_exists_only_at_run_time(site: Path, drivers):
         with pytest.raises(NotFound, match="dynamic"):
             await house.get(VolumeDriver, "dinamic")
         assert "dynamic" in house.known(VolumeDriver)
-        house = drivers()
+        house = drivers({"volume.dynamic": {}})  # settings make it a row before its first use
         await house.start()
         assert "dynamic" in house.known(VolumeDriver)
+        assert next(row for row in house.states() if row.name == "dynamic").state is State.INSTALLED
         driver = await house.get(VolumeDriver, "dynamic")
         await driver.call(VolumeDriver.create, "data", {}, {})
         row = next(row for row in house.states() if row.name == "dynamic")

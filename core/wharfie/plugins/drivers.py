@@ -352,7 +352,7 @@ class Drivers:
         try:
             if found:
                 choose(kind, name, found, self._settings.disabled, core_version())
-            elif slot.refusal is None:
+            elif slot.refusal is None and name not in self._dynamic.get(kind, ()):
                 raise absent(kind, name, self._inventory.names(kind))
             if slot.refusal is not None:
                 raise slot.refusal
