@@ -59,6 +59,7 @@ class House:
             registry_drivers={},
             default_registry="oci",
             max_concurrent_downloads=3,
+            max_concurrent_uploads=5,
             max_download_attempts=self.options.get("attempts", 3),
             containers_using=self.using,
         )

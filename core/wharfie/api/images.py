@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
@@ -16,11 +15,9 @@ from wharfie.api.streams import Stream, begun, progress_response
 from wharfie.api.views.image import history_view, image_view, summary_view
 from wharfie.engine.containers.commit import CommitRequest
 from wharfie.engine.model.config import Config
-from wharfie.spi.errors import InvalidArgument, NotFound
+from wharfie.spi.errors import InvalidArgument
 
 router = APIRouter()
-
-Progress = Callable[[Mapping[str, Any]], None]
 
 
 @router.get("/images/json")
@@ -140,18 +137,9 @@ async def tag_image(call: Asked, name: str, repo: Text = "", tag: Text = "") -> 
 
 
 @router.post("/images/{name:path}/push")
-async def push(call: Asked, name: str, tag: Text = "") -> Response:
+async def push(call: Asked, name: str, auth: RegistryAuth, tag: Text = "") -> Response:
     images = call.engine.images
-
-    async def work(progress: Progress) -> None:
-        progress({"status": f"The push refers to repository [{name}]"})
-        try:
-            images.get(f"{name}:{tag}" if tag else name)
-        except NotFound:
-            raise NotFound(f"An image does not exist locally with the tag: {name}") from None
-        raise InvalidArgument("this engine cannot push images yet")
-
-    return await progress_response(call.request, work)
+    return await progress_response(call.request, lambda progress: images.push(name, tag, auth=auth, progress=progress))
 
 
 @router.post("/images/prune")

@@ -178,6 +178,7 @@ class DaemonConfig(BaseModel):
     seccomp_profile: str = "builtin"
 
     max_concurrent_downloads: Annotated[int, Field(ge=1)] = 3
+    max_concurrent_uploads: Annotated[int, Field(ge=1)] = 5
     max_download_attempts: Annotated[int, Field(ge=1)] = 5
     insecure_registries: list[str] = []
     registry_mirrors: list[str] = []

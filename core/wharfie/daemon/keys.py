@@ -133,6 +133,7 @@ KEYS: tuple[Key, ...] = (
     Key("seccomp-profile", Kind.TEXT, "builtin, unconfined or a path"),
     # Images
     Key("max-concurrent-downloads", Kind.NUMBER, "Layers fetched at once"),
+    Key("max-concurrent-uploads", Kind.NUMBER, "Layers pushed at once"),
     Key("max-download-attempts", Kind.NUMBER, "Attempts for each layer"),
     Key("insecure-registries", Kind.TEXTS, "Registries without TLS or with any certificate", flag="insecure-registry"),
     Key("registry-mirrors", Kind.TEXTS, "Mirrors of docker.io", flag="registry-mirror"),
@@ -151,7 +152,6 @@ KEYS: tuple[Key, ...] = (
     _accepted("features", Kind.OBJECT, "none of Docker's feature switches exists here", flag="-"),
     _accepted("firewall-backend", Kind.TEXT, "the bridge driver writes nftables rules"),
     _accepted("ip6tables", Kind.SWITCH, "`iptables` decides for IPv6 too"),
-    _accepted("max-concurrent-uploads", Kind.NUMBER, "this engine cannot push images yet"),
     _accepted("min-api-version", Kind.TEXT, "versions from 1.24 on are served", flag="-"),
     _accepted("network-control-plane-mtu", Kind.NUMBER, _NO_SWARM),
     _accepted("network-diagnostic-port", Kind.NUMBER, _NO_SWARM),

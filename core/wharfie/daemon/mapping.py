@@ -61,6 +61,7 @@ def engine_settings(config: DaemonConfig, instance: str) -> EngineSettings:
         shutdown_timeout=config.shutdown_timeout,
         default_stop_timeout=config.default_stop_timeout,
         max_concurrent_downloads=config.max_concurrent_downloads,
+        max_concurrent_uploads=config.max_concurrent_uploads,
         max_download_attempts=config.max_download_attempts,
         insecure_registries=tuple(config.insecure_registries),
         registry_mirrors=tuple(config.registry_mirrors),

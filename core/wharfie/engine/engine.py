@@ -87,6 +87,7 @@ class Engine:
             registry_drivers=settings.registries,
             default_registry=settings.registry_driver,
             max_concurrent_downloads=settings.max_concurrent_downloads,
+            max_concurrent_uploads=settings.max_concurrent_uploads,
             max_download_attempts=settings.max_download_attempts,
             containers_using=lambda image: [container for container in catalog if container.image_id == image],
         )

@@ -80,6 +80,7 @@ class EngineSettings:
     shutdown_timeout: int = 15  # seconds; -1: as long as it takes
     default_stop_timeout: int = 10  # seconds
     max_concurrent_downloads: int = 3
+    max_concurrent_uploads: int = 5
     max_download_attempts: int = 5
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()

@@ -102,7 +102,7 @@ class Spool:
 
     def __init__(self, store: ContentStore, path: Path) -> None:
         self._store = store
-        self._path = path
+        self.path = path
         with _disk():
             self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
@@ -129,7 +129,7 @@ class Spool:
 
     def commit(self, digest: str) -> None:
         """Name the blob. `digest` is what `digest()` said; nothing may have been written since."""
-        self._store.settle(self.descriptor, self._path, digest)
+        self._store.settle(self.descriptor, self.path, digest)
         os.close(self.descriptor)
         self.descriptor = -1
 
@@ -138,7 +138,7 @@ class Spool:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
 
 
 class ContentStore:

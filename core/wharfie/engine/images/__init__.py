@@ -10,6 +10,8 @@ download    blobs from a registry into the content store
 decode      gzip, zstd, xz and bzip2, with bounded memory
 unpack      layers from the content store into the storage driver
 pull        an image from a registry
+push        an image to a registry
+compress    layers made smaller for it
 archive     the tar of `docker load`, taken apart
 load        images of such a tar
 importing   a root file system's tar as an image

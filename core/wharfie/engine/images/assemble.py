@@ -144,5 +144,6 @@ class Assembler:
                 _LOG.error("layer %s is unused and could not be removed: %s", chain, error.message)
 
     async def remove_blobs(self, blobs: Sequence[str]) -> None:
+        await self.catalog.forget_compressed(blobs)
         for blob in blobs:
             await self.run(self.content.remove, blob)

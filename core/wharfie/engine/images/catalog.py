@@ -26,10 +26,12 @@ from wharfie.engine.images import reference
 from wharfie.engine.images.reference import Name
 from wharfie.engine.model.image import Image, ImageLayer
 from wharfie.spi.errors import NotFound
+from wharfie.spi.registry import Descriptor
 from wharfie.store.metadata import Change, Delete, Metadata, Put
 
 IMAGES = "images"
 REFERENCES = "references"
+COMPRESSED = "compressed"
 
 
 class _Record(BaseModel):
@@ -43,6 +45,14 @@ class _Named(BaseModel):
     """How a name is stored."""
 
     image: str
+
+
+class _Compressed(BaseModel):
+    """How it is stored what a layer became when it was pushed."""
+
+    media_type: str
+    digest: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,7 @@ class Catalog:
         self._damaged: dict[str, Image] = {}
         self._names: dict[Name, str] = {}
         self._pinned: Counter[str] = Counter()
+        self._compressed: dict[str, Descriptor] = {}
 
     def load(self) -> None:
         """Read the records. Errors: ValueError of pydantic when they are not ours."""
@@ -76,6 +87,8 @@ class Catalog:
                 self._names[reference.parse(text)] = target
         for key in self._images:
             self._rename(key)
+        for blob, document in self._metadata.all(COMPRESSED).items():
+            self._compressed[blob] = Descriptor(**_Compressed.model_validate_json(document).model_dump())
 
     # Reading
 
@@ -90,6 +103,11 @@ class Catalog:
     @property
     def names(self) -> Mapping[Name, str]:
         return self._names
+
+    @property
+    def compressed(self) -> Mapping[str, Descriptor]:
+        """What an uncompressed layer is called where it was pushed to, by its digest here."""
+        return self._compressed
 
     def names_of(self, id: str) -> list[Name]:
         """Sorted."""
@@ -190,6 +208,18 @@ class Catalog:
             self._withdrawn.pop(image.id, None)
         for name in names:
             self._names.pop(name, None)
+
+    async def remember_compressed(self, blob: str, compressed: Descriptor) -> None:
+        """What the layer `blob` became on its way to a registry."""
+        record = _Compressed(media_type=compressed.media_type, digest=compressed.digest, size=compressed.size)
+        await self._metadata.commit([Put(COMPRESSED, blob, record.model_dump_json())])
+        self._compressed[blob] = compressed
+
+    async def forget_compressed(self, blobs: Iterable[str]) -> None:
+        """The layers are gone."""
+        known = [blob for blob in blobs if self._compressed.pop(blob, None) is not None]
+        if known:
+            await self._metadata.commit([Delete(COMPRESSED, blob) for blob in known])
 
     def put_aside(self, id: str) -> None:
         """Leave a damaged image out. Its records stay, in case what is missing comes back before the next start."""

@@ -98,7 +98,7 @@ class Downloader:
             except Unavailable as error:
                 if attempt == self._attempts or isinstance(error, DeadlineExceeded):
                     raise
-                await _count_down(retry_delay(attempt, error), tell)
+                await count_down(retry_delay(attempt, error), lambda left: tell(Step("retrying", left)))
 
     async def _attempt(self, source: Source, blob: Descriptor, ingest: Ingest, tell: Tell) -> None:
         loop = asyncio.get_running_loop()
@@ -133,9 +133,10 @@ class Downloader:
         )
 
 
-async def _count_down(seconds: float, tell: Tell) -> None:
+async def count_down(seconds: float, tell: Callable[[int], None]) -> None:
+    """Sleep, and say each second how many are left."""
     while seconds > 0:
-        tell(Step("retrying", max(1, round(seconds))))
+        tell(max(1, round(seconds)))
         await asyncio.sleep(min(seconds, 1.0))
         seconds -= 1.0
 

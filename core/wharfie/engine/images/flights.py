@@ -56,3 +56,9 @@ class Flights(Generic[T, S]):
             return await work(flight.tell)
         finally:
             del self._flights[key]
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended a group of tasks; the others are only its consequence."""
+    error = group.exceptions[0]
+    return first_error(error) if isinstance(error, BaseExceptionGroup) else error

@@ -19,6 +19,7 @@ from wharfie.engine.images.importing import Importer
 from wharfie.engine.images.load import Loader
 from wharfie.engine.images.progress import Progress
 from wharfie.engine.images.pull import Puller
+from wharfie.engine.images.push import Pusher
 from wharfie.engine.images.reference import Name
 from wharfie.engine.images.removal import Remover, Said
 from wharfie.engine.images.save import Saver
@@ -26,7 +27,7 @@ from wharfie.engine.model.container import Container
 from wharfie.engine.model.image import HistoryItem, Image
 from wharfie.plugins.drivers import Drivers
 from wharfie.plugins.supervisor import Supervised
-from wharfie.spi.errors import InvalidArgument, Unavailable, WharfieError
+from wharfie.spi.errors import InvalidArgument, NotFound, Unavailable, WharfieError
 from wharfie.spi.hooks import Event
 from wharfie.spi.registry import Credentials, LoginResult, RegistryDriver
 from wharfie.spi.storage import StorageDriver
@@ -35,7 +36,7 @@ from wharfie.store.metadata import Metadata
 
 _LOG = logging.getLogger(__name__)
 _SPARE_THREADS = 8
-"""Beside those that downloads keep busy: unpacking, and short looks at the disk."""
+"""Beside those that downloads or uploads keep busy: unpacking, and short looks at the disk."""
 
 
 class Images:
@@ -53,6 +54,7 @@ class Images:
         default_registry: str,
         max_concurrent_downloads: int,
         max_download_attempts: int,
+        max_concurrent_uploads: int,
         containers_using: Callable[[str], Sequence[Container]],
     ) -> None:
         """`registry_drivers`: driver's name by host[:port]; `default_registry` for all others."""
@@ -64,12 +66,14 @@ class Images:
         self._default_registry = default_registry
         self._catalog = Catalog(metadata)
         self._containers_using = containers_using
-        self._executor = ThreadPoolExecutor(max_concurrent_downloads + _SPARE_THREADS, thread_name_prefix="images")
+        threads = max(max_concurrent_downloads, max_concurrent_uploads) + _SPARE_THREADS
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="images")
         self._assembler = Assembler(self._catalog, content, drivers, self._executor, storage_driver=storage_driver)
         downloader = Downloader(
             content, self._executor, concurrent=max_concurrent_downloads, attempts=max_download_attempts
         )
         self._puller = Puller(self._assembler, downloader)
+        self._pusher = Pusher(self._assembler, self._executor, concurrent=max_concurrent_uploads)
         self._loader = Loader(self._assembler, self._executor)
         self._importer = Importer(self._assembler, self._executor)
         self._committer = Committer(self._assembler, self._executor)
@@ -176,6 +180,28 @@ class Images:
         if wanted and own not in platforms.parse(wanted).accepts():
             text = f"its platform ({own}) does not match the specified platform ({platforms.parse(wanted)})"
             progress({"status": f"WARNING: image with reference {name.familiar} was found but {text}"})
+
+    async def push(self, name: str, tag: str, *, auth: Credentials | None, progress: Progress) -> None:
+        """`docker push`. Without a tag: all tags of the repository. `progress` is called in the event loop.
+
+        Errors: NotFound, InvalidArgument, Unauthorized, Forbidden, WharfieError (the registry cannot be reached).
+        """
+        wanted = reference.parse_pair(name, tag)
+        if wanted.digest:
+            raise InvalidArgument("cannot push a digest reference")
+        progress({"status": f"The push refers to repository [{wanted.repository}]"})
+        names = [wanted] if wanted.tag else [each for each in sorted(self._catalog.names) if each.tag]
+        names = [each for each in names if each.repository == wanted.repository and each in self._catalog.names]
+        if not names:
+            raise NotFound(f"An image does not exist locally with the tag: {wanted.familiar_repository}")
+        driver = await self._registry(wanted.domain)
+        try:
+            for each in names:
+                image = self._catalog.images[self._catalog.names[each]]
+                await self._pusher.push(Source(driver, each.on_server(), auth), each, image, progress)
+                self._emit("push", each.familiar, image, each.familiar_repository)
+        except Unavailable as error:
+            raise _as_docker_says(error) from error
 
     async def login(self, auth: Mapping[str, Any]) -> LoginResult:
         """`POST /auth`. Errors: Unauthorized, WharfieError (the registry cannot be reached)."""

@@ -10,6 +10,7 @@ from wharfie.engine.images import documents
 from wharfie.engine.images.assemble import Assembler
 from wharfie.engine.images.documents import ImageConfig, ImageManifest
 from wharfie.engine.images.download import Downloader, Source, Step, retry_delay
+from wharfie.engine.images.flights import first_error
 from wharfie.engine.images.platforms import Platform
 from wharfie.engine.images.progress import LayerLine, Progress
 from wharfie.engine.images.reference import Name, short
@@ -142,7 +143,7 @@ class Puller:
                     if layer is not None:
                         made.append(layer)
         except BaseExceptionGroup as group_error:
-            raise _first(group_error) from None
+            raise first_error(group_error) from None
         return made
 
     async def _download(self, source: Source, blob: Descriptor, line: LayerLine) -> None:
@@ -184,9 +185,3 @@ def _names(name: Name, digest: str) -> list[Name]:
 def _manifest_type(manifest: Manifest) -> str:
     said = documents.read_object(manifest.data, "the manifest").get("mediaType")
     return said if isinstance(said, str) else manifest.media_type
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended a group of tasks; the others are only its consequence."""
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

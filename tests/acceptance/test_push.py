@@ -1,0 +1,105 @@
+"""docker push by the stock CLI: what it prints, with what credentials, and that others can pull it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import free_port, until
+
+
+class Registry:
+    """Debian's registry; with `users`, one that wants a password."""
+
+    def __init__(self, folder: Path, *, guarded: bool = False) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        auth = ""
+        folder.mkdir()
+        if guarded:
+            subprocess.run(["htpasswd", "-Bbc", folder / "users", "me", "secret"], check=True, capture_output=True)
+            auth = f"auth: {{htpasswd: {{realm: r, path: {folder / 'users'}}}}}\n"
+        (folder / "config.yml").write_text(
+            f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder / 'store'}}}}}\n"
+            f"http: {{addr: {self.address}}}\n{auth}"
+        )
+        words = ["docker-registry", "serve", str(folder / "config.yml")]
+        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until(self._answers, what="the registry")
+
+    def _answers(self) -> bool:
+        words = ["curl", "-s", "-o", "/dev/null", f"http://{self.address}/v2/"]
+        return subprocess.run(words, check=False).returncode == 0
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+@pytest.fixture
+def registry(tmp_path) -> Iterator[Registry]:
+    made = Registry(tmp_path / "registry")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def guarded(tmp_path) -> Iterator[Registry]:
+    made = Registry(tmp_path / "guarded", guarded=True)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def tagged(daemon) -> Iterator[list[str]]:
+    """Names that go again."""
+    names: list[str] = []
+    yield names
+    for name in names:
+        daemon.run_docker("rmi", name)
+
+
+def test_push_and_pull_by_another_daemon(daemon, make_daemon, registry, tagged) -> None:
+    name = f"{registry.address}/team/busybox:1"
+    tagged.append(name)
+    daemon.docker("tag", "busybox", name)
+    said = daemon.docker("push", name).splitlines()
+    assert said[0] == f"The push refers to repository [{registry.address}/team/busybox]"
+    assert said[1].endswith(": Preparing")
+    assert said[-2].endswith(": Pushed")
+    assert said[-1].startswith("1: digest: sha256:")
+    digest = said[-1].split()[2]
+    again = daemon.docker("push", name).splitlines()
+    assert again[-2].endswith(": Layer already exists")
+    assert again[-1] == said[-1]
+    assert digest in daemon.docker("image", "inspect", name)
+
+    words = ["skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}", f"docker://{name}"]
+    assert subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip() == digest
+
+    other = make_daemon(bridge=False, config={"bridge": "none"})
+    other.docker("pull", name)
+    assert other.docker("image", "inspect", "--format", "{{.Id}}", name) == daemon.docker(
+        "image", "inspect", "--format", "{{.Id}}", name
+    )
+    assert other.docker("run", "--rm", "--network", "none", name, "echo", "there") == "there"
+
+
+def test_push_with_a_password(daemon, make_daemon, guarded, tagged) -> None:
+    name = f"{guarded.address}/busybox:1"
+    tagged.append(name)
+    daemon.docker("tag", "busybox", name)
+    assert daemon.docker("push", name, status=1, both=True).splitlines()[-1] == "no basic auth credentials"
+    daemon.docker("login", "-u", "me", "--password-stdin", guarded.address, stdin=b"secret")
+    assert ": digest: sha256:" in daemon.docker("push", name)
+    daemon.docker("logout", guarded.address)
+
+
+def test_push_what_is_not_there(daemon) -> None:
+    said = daemon.docker("push", "golden/nothing:1", status=1, both=True).splitlines()
+    assert said == [
+        "The push refers to repository [docker.io/golden/nothing]",
+        "An image does not exist locally with the tag: golden/nothing",
+    ]
