@@ -63,8 +63,15 @@ class PlainEngine(Engine):
         os.close(ready)
         return self.pid
 
+    def keep(self) -> Sequence[int]:
+        return (self.go, self.failure)
+
+    def adopt(self, pid: int, kept: Sequence[int]) -> None:
+        self.pid = pid
+        self.go, self.failure = kept
+
     def _init(self, rootfs: Path, streams: Streams, network: bool, wait: int) -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.close(self.go)
         os.setsid()
         unshare(CLONE_NEWNS | (CLONE_NEWNET if network else 0))
         mount("none", "/", "none", MS_REC | MS_PRIVATE)
@@ -78,6 +85,7 @@ class PlainEngine(Engine):
         os.write(self.made, b"x")
         if not os.read(wait, 1):
             os._exit(0)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         _execute(self.spec["process"])
 
     def start(self) -> None:

@@ -6,8 +6,7 @@ import os
 import socket
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from wharfie.shim.folder import LOG, SOCKET
@@ -104,18 +103,36 @@ class Peer:
         self._loop.watch(self._connection.fileno(), READ | WRITE if self._waiting else READ, self._ready)
 
 
+def open_listener(folder: str) -> int:
+    """A descriptor of the socket that daemons connect to."""
+    # The folder is 0700 and its path may be longer than a socket's address (107 bytes): bind from within.
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        os.chdir(folder)
+        listener.bind(SOCKET)
+    finally:
+        os.fchdir(here)
+        os.close(here)
+    listener.listen(16)
+    listener.setblocking(False)
+    return listener.detach()
+
+
 class Control:
     """Serves all daemons that connect (one, but for the moment of a restart)."""
 
     def __init__(
         self,
         loop: Loop,
-        folder: Path,
-        handlers: Mapping[str, Callable[[Request], Any]],
+        folder: str,
+        listener: int,
+        handlers: object,
         hello: Callable[[], Message],
         on_alone: Callable[[], None],
     ) -> None:
-        """`hello`: what a new daemon is told. `on_alone`: the last daemon has gone."""
+        """`listener`: of `open_listener`. `handlers`: has a method `do_NAME(request)` for each request. `hello`: what a new
+        daemon is told. `on_alone`: the last daemon has gone."""
         self._loop = loop
         self._folder = folder
         self._handlers = handlers
@@ -123,19 +140,7 @@ class Control:
         self._on_alone = on_alone
         self._peers: list[Peer] = []
         self._kept: deque[Message] = deque(maxlen=EVENTS_KEPT)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-
-    def listen(self) -> None:
-        # The folder is 0700 and its path may be longer than a socket's address (107 bytes): bind from within.
-        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.chdir(self._folder)
-            self._listener.bind(SOCKET)
-        finally:
-            os.fchdir(here)
-            os.close(here)
-        self._listener.listen(16)
-        self._listener.setblocking(False)
+        self._listener = socket.socket(fileno=listener)
         self._watch_listener()
 
     def adopt(self, connection: socket.socket) -> Peer:
@@ -171,7 +176,7 @@ class Control:
     def handle(self, request: Request) -> None:
         name = str(request.message.get("do"))
         try:
-            handler = self._handlers.get(name)
+            handler: Callable[[Request], Any] | None = getattr(self._handlers, "do_" + name, None)
             if handler is None:
                 raise Unsupported(
                     f'the shim of this container (protocol {VERSION}) does not know "{name}"; restart the container'
@@ -190,7 +195,7 @@ class Control:
     def note(self, text: str) -> None:
         """Something that nobody is told otherwise, for those who look into the folder."""
         try:
-            with open(self._folder / LOG, "a") as file:
+            with open(f"{self._folder}/{LOG}", "a") as file:
                 file.write(text)
         except OSError:
             pass

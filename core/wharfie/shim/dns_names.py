@@ -1,7 +1,8 @@
 """The names that a container's name server knows: files kept by the core, read again when they change.
 
 The container's own file (`Preparation.resolver`):
-    {"networks": [paths of network tables], "servers": ["192.0.2.53"], "search": [], "forward": true}
+    {"networks": [paths of network tables], "servers": ["192.0.2.53"], "search": [], "forward": true,
+     "aliases": {"database": "db"}}
 A network's table, shared by all containers on it:
     {"names": {"web": ["172.18.0.2", "fd00::2"], "db": ["172.18.0.3"]}}
 Names are lower case. Of several names of an address, PTR answers the first.
@@ -86,6 +87,7 @@ class Names:
 
     def addresses(self, name: str) -> list[bytes] | None:
         """Packed addresses of both families on all networks, or None for an unknown name."""
+        name = self._file.content.get("aliases", {}).get(name, name)
         found = [table.names[name] for table in self._tables.values() if name in table.names]
         return list(dict.fromkeys(data for addresses in found for data in addresses)) if found else None
 

@@ -26,11 +26,11 @@ from typing import Any, ClassVar, Literal, cast
 
 from wharfie.shim.connection import Connection, Hub, connect, encode_bytes, wait
 from wharfie.shim.folder import EXIT, REQUEST, SHIM_PID, STATE, read, remove, write
-from wharfie.shim.launch import Zygote
+from wharfie.shim.launch import CLEAN, SERVE, Zygote
 from wharfie.shim.protocol import VERSION, Broken, Message, Reader
 from wharfie.shim.run_folder import hide_mounts, unhide_mounts
 from wharfie.spi.driver import Context, Problem
-from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, Unavailable, WharfieError
+from wharfie.spi.errors import Conflict, DeadlineExceeded, InvalidArgument, NotFound, Unavailable, WharfieError
 from wharfie.spi.runtime import (
     AttachRequest,
     ContainerState,
@@ -133,14 +133,14 @@ class ShimRuntime(RuntimeDriver):
             write(folder / REQUEST, request)
             modules = [io.log.sink.partition(":")[0]] if io.log else []
             shim = self._fork(id, folder, modules)
-            pid = int(shim.call("create", _SLOW)["pid"])
+            pid = int(shim.hello.result()["pid"])
             shim.end_expected = False
             if shim.ended:
                 raise Unavailable(f"the shim of container {id} was killed")
-        except BaseException as error:
+        except BaseException:
             if shim is not None:
                 self._discard(shim)
-            if isinstance(error, Unavailable) and shim is not None:  # a shim that could not clear up by itself
+            if (folder / SHIM_PID).exists():  # a shim that was killed could not clear up
                 self._clean(folder)
             remove(folder)
             raise
@@ -246,7 +246,7 @@ class ShimRuntime(RuntimeDriver):
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                self._zygote.submit("serve", folder, modules, theirs)
+                self._zygote.submit(SERVE, folder, modules, theirs)
             except BaseException:
                 ours.close()
                 raise
@@ -254,13 +254,11 @@ class ShimRuntime(RuntimeDriver):
         shim.end_expected = True
         self._add(shim)
         try:
-            wait(shim.hello, _HELLO, f"shim of container {id}: start")
-        except Unavailable:
+            wait(shim.hello, _SLOW, f"shim of container {id}: create")
+        except BaseException as error:
             self._discard(shim)
-            self._zygote.end()  # it may hang in an import; the next container gets a new one
-            raise
-        except BaseException:
-            self._discard(shim)
+            if isinstance(error, DeadlineExceeded):
+                self._zygote.end()  # it may hang in an import; the next container gets a new one
             raise
         return shim
 
@@ -281,7 +279,7 @@ class ShimRuntime(RuntimeDriver):
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
-                self._zygote.submit("clean", folder, (), theirs)
+                self._zygote.submit(CLEAN, folder, (), theirs)
             ours.settimeout(_SLOW)
             try:
                 ours.recv(1, socket.MSG_PEEK)
@@ -295,10 +293,8 @@ class ShimRuntime(RuntimeDriver):
         """End a shim that has no container, or whose container nobody waits for any more."""
         shim.end_expected = True
         self._remove(shim)
-        pid = shim.hello.result()["shim"] if shim.hello.done() and shim.hello.exception() is None else 0
         shim.hang_up()
-        if pid:
-            _kill_if_there(pid, self.context.run / shim.id)
+        _kill(self.context.run / shim.id)
 
     def _add(self, shim: Connection) -> None:
         with self._lock:
@@ -394,8 +390,11 @@ def _unknown_exit(folder: Path) -> Mapping[str, Any]:
     return {"code": UNKNOWN_EXIT, "at_ns": at_ns}
 
 
-def _kill_if_there(pid: int, folder: Path) -> None:
-    """SIGKILL for a shim, unless its pid is another process's by now."""
+def _kill(folder: Path) -> None:
+    """SIGKILL for the shim of a folder, if there is one, unless its pid is another process's by now."""
+    pid = read(folder / SHIM_PID)
+    if not isinstance(pid, int):
+        return
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:

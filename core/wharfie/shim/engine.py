@@ -36,6 +36,10 @@ class Streams:
 class Engine(ABC):
     """One container in one shim. The shim is the parent (or subreaper) of every process that the engine makes.
 
+    A container is made by a child of the shim, the *maker*, which then ends, so that the shim stays as small as it was:
+    what `create` does to an object of this class is gone afterwards. The shim makes an object of its own when it first
+    needs one and calls its `adopt`; descriptors that `create` has left open come along as `keep` named them.
+
     Like every Python process the shim ignores SIGPIPE, and has a handler for SIGCHLD: an engine puts signals back to their
     defaults before it executes a program, and gives it no descriptor but the three streams, which its user may reopen.
 
@@ -51,8 +55,15 @@ class Engine(ABC):
 
     @abstractmethod
     def create(self, rootfs: Path, streams: Streams) -> int:
-        """Make namespaces, cgroup and mounts on the mounted `rootfs`, up to the moment before execve; the pid of the
-        container's first process. A failure leaves nothing behind."""
+        """In the maker: make namespaces, cgroup and mounts on the mounted `rootfs`, up to the moment before execve; the pid
+        of the container's first process, which has to outlive the maker. A failure leaves nothing behind."""
+
+    def keep(self) -> Sequence[int]:
+        """In the maker, after `create`: descriptors that the shim needs. They are duplicated."""
+        return ()
+
+    def adopt(self, pid: int, kept: Sequence[int]) -> None:  # noqa: B027  # an engine may need nothing
+        """In the shim, on a new object, before anything but `delete`: what `create` returned, and what `keep` named."""
 
     @abstractmethod
     def start(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wharfie.shim import safe_path, users
+from wharfie.shim.ends import Ends
 from wharfie.shim.engine import Engine
 from wharfie.shim.loop import Loop
 from wharfie.shim.protocol import Message
@@ -58,20 +59,27 @@ class Execs:
         session = Session(self._loop, {**io, "stdin_once": True}, None, detached, self._forget_idle)
         self._execs[exec_id] = _Exec(process, user, session)
 
-    def start(self, exec_id: str, engine: Engine, container_pid: int, default: Mapping[str, Any]) -> int:
-        """Execute; the pid. `default`: the container's own process. After an error the exec is gone."""
+    def start(self, exec_id: str, engine: Engine, container_pid: int, default_user: Mapping[str, Any]) -> int:
+        """Execute; the pid. `default_user`: the container's own. After an error the exec is gone."""
         found = self._get(exec_id)
         if found.pid:
             raise Conflict(f"exec {exec_id} is running already")
+        session = found.session
         try:
-            process = _with_user(found.process, found.user, container_pid, default)
-            found.pid = engine.exec({**process, "terminal": found.session.terminal}, found.session.open())
-            found.session.begin()
+            process = _with_user(found.process, found.user, container_pid, default_user)
+            ends = Ends(terminal=session.terminal, stdin=session.keep_stdin, size=session.size)
+            try:
+                found.pid = engine.exec({**process, "terminal": session.terminal}, ends.streams)
+                ends.settle()
+            except BaseException:
+                ends.close()
+                raise
+            session.begin(ends.input, ends.outputs)
         except BaseException:
             del self._execs[exec_id]
             if found.pid:
                 os.kill(found.pid, signal.SIGKILL)
-            found.session.release()
+            session.release()
             raise
         return found.pid
 
@@ -139,7 +147,7 @@ class Execs:
 def _with_user(process: Mapping[str, Any], user: str, container_pid: int, default: Mapping[str, Any]) -> dict[str, Any]:
     """`user` resolved in the container's root as it is now; without one, what the process says, or the container's own."""
     if not user:
-        return {**process, "user": process.get("user") or default["user"]}
+        return {**process, "user": process.get("user") or default}
     root = safe_path.open_root(f"/proc/{container_pid}/root")
     try:
         return users.apply(process, users.resolve(root, user))

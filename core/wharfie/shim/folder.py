@@ -5,10 +5,12 @@ Nothing in it is synced to the disk: it does not outlive a reboot, and neither d
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from wharfie.shim import json_text
 
 REQUEST = "request.json"
 """What the shim was started with."""
@@ -25,38 +27,46 @@ ROOT = "rootfs"
 """Where the root is mounted, in the container's mount namespace."""
 
 
-def write(path: Path, content: Any) -> None:
+def write(path: Path | str, content: Any) -> None:
     """Replace a file as a whole."""
-    name = str(path)
+    name = f"{path}"
     file = os.open(name + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        rest = json.dumps(content, default=str).encode()
+        rest = json_text.encode(content).encode()
         while rest:
             rest = rest[os.write(file, rest) :]
     finally:
         os.close(file)
-    Path(name + ".new").rename(path)
+    os.rename(name + ".new", name)  # noqa: PTH104  # here and below: a path object would cost each shim its memory
 
 
-def read(path: Path) -> Any:
+def read(path: Path | str) -> Any:
     """The content, or None when there is none that can be read."""
     try:
-        return json.loads(path.read_bytes())
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return json_text.decode(os.read(file, os.fstat(file).st_size))
+        finally:
+            os.close(file)
     except (OSError, ValueError):
         return None
 
 
-def remove(folder: Path) -> None:
+def remove(folder: Path | str) -> None:
     """Remove a container's folder. May be repeated.
 
     Name by name, and the root's place only when it is empty: were a root ever mounted there, a removal of the whole tree
     would be one of the container's files.
     """
     for name in (SOCKET, SHIM_PID, STATE, EXIT, LOG, REQUEST):
-        for path in (folder / name, folder / (name + ".new")):
-            path.unlink(missing_ok=True)
-    for path in (folder / ROOT, folder):
-        try:
-            path.rmdir()
-        except FileNotFoundError:
-            pass
+        for path in (f"{folder}/{name}", f"{folder}/{name}.new"):
+            _without_missing(os.unlink, path)
+    for path in (f"{folder}/{ROOT}", f"{folder}"):
+        _without_missing(os.rmdir, path)
+
+
+def _without_missing(remove: Callable[[str], None], path: str) -> None:
+    try:
+        remove(path)
+    except FileNotFoundError:
+        pass

@@ -16,6 +16,8 @@ from pathlib import Path
 from wharfie.shim.protocol import Broken, Reader, error_from_message
 from wharfie.spi.errors import DriverError, Unavailable
 
+SERVE = b"S"
+CLEAN = b"C"
 _IMPORT = 5.0
 _MFD_EXEC = 0x10  # Linux 6.3 and later want to be told; earlier ones refuse the flag
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -76,12 +78,12 @@ class Zygote:
         self._channel: socket.socket | None = None
         self._loaded: set[str] = set()
 
-    def submit(self, job: str, folder: Path, modules: Sequence[str], connection: socket.socket) -> None:
+    def submit(self, job: bytes, folder: Path, modules: Sequence[str], connection: socket.socket) -> None:
         """Have a shim forked that talks on `connection`, of which the caller closes its own copy.
 
-        `modules`: what this one needs beyond the engine. Errors: Unavailable, DriverError.
+        `job`: SERVE or CLEAN. `modules`: what this one needs beyond the engine. Errors: Unavailable, DriverError.
         """
-        message = b"F" + json.dumps({"job": job, "folder": str(folder)}).encode()
+        message = job + os.fsencode(folder)
         with self._lock:
             for _ in range(2):
                 try:

@@ -7,17 +7,16 @@ without a daemon: a daemon connects to `shim.sock` in the container's folder (`f
 from __future__ import annotations
 
 import base64
-import json
 import os
 import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from wharfie.shim import folder, maker, users
+from wharfie.shim import folder, maker
 from wharfie.shim.control import LATER, Control, Request
 from wharfie.shim.engine import Engine
 from wharfie.shim.execs import Execs
@@ -36,23 +35,42 @@ LOOK_AGAIN = 60.0
 """Seconds after which an ended container's shim looks again whether a daemon could still reach it."""
 
 
-class Shim:
-    """One container. `run` returns when it was deleted and its last client has read everything."""
+def serve(path: str, connection: int) -> None:
+    """The shim's whole life: returns when the container was deleted and its last client has read everything.
 
-    def __init__(self, path: Path) -> None:
+    `path`: the container's folder. `connection`: of the daemon that wants the container. Errors: those of the making; then
+    nothing is left.
+    """
+    set_name("wharfie-shim")
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    folder.write(f"{path}/{folder.SHIM_PID}", os.getpid())
+    try:
+        request = folder.read(f"{path}/{folder.REQUEST}")
+        log = maker.open_log(request)
+        made = maker.make_apart(request, path)
+    except BaseException:
+        folder.remove(path)
+        raise
+    Shim(path, request, log, made).run(connection)
+
+
+class Shim:
+    """One container that was made."""
+
+    def __init__(self, path: str, request: maker.Request, log: LogLines | None, made: maker.Made) -> None:
         self._folder = path
-        self._request = json.loads((path / folder.REQUEST).read_bytes())
+        self._request = request
+        self._log = log
+        self._made = made
+        self._pid = made.pid
         self._loop = Loop(self._note_failure)
-        self._control = Control(self._loop, path, self._handlers(), self._describe, self._on_alone)
+        self._control = Control(self._loop, path, made.listener, self, self._describe, self._on_alone)
         self._waiters = Waiters(self._loop)
-        self._log: LogLines | None = None
-        self._engine: Engine | None = None
-        self._spec: dict[str, Any] = {}
-        self._session = Session(self._loop, self._request["io"], None, self._detached, self._stop_when_idle)
+        self._made_engine: Engine | None = None
+        self._session = Session(self._loop, request["io"], log, self._detached, self._stop_when_idle)
         self._execs = Execs(self._loop, self._emit, self._stop_when_idle, lambda: self._control.alone)
         self._resolver: Resolver | None = None
-        self._status = "creating"
-        self._pid = 0
+        self._status = "created"
         self._exit: Message | None = None
         self._oom = False
         self._oom_fd = -1
@@ -60,42 +78,31 @@ class Shim:
         self._deleted = False
         self._deletions: list[Request] = []
 
-    def run(self, connection: socket.socket) -> None:
-        """`connection`: of the daemon that wants the container; its first request is `create`."""
-        set_name("wharfie-shim")
-        prctl(PR_SET_CHILD_SUBREAPER, 1)
+    def run(self, connection: int) -> None:
+        """Until the container was deleted."""
+        made = self._made
         self._watch_children()
-        folder.write(self._folder / folder.SHIM_PID, os.getpid())
-        self._control.listen()
-        self._control.adopt(connection)
+        self._session.begin(made.input, made.outputs)
+        if made.oom >= 0:
+            self._watch_memory(made.oom)
+        if made.resolver:
+            self._resolver = Resolver(self._loop, Path(self._request["preparation"]["resolver"]), made.resolver)
+        self._set_status("created")
+        self._control.adopt(socket.socket(fileno=connection))
         try:
             self._loop.run()
         except BaseException:
             self._control.note(traceback.format_exc())
             raise
 
-    def _handlers(self) -> dict[str, Callable[[Request], Any]]:
-        return {
-            "create": self._create,
-            "start": self._start,
-            "exec": self._exec,
-            "exec_start": self._exec_start,
-            "exec_delete": lambda request: self._execs.delete(request.message["exec_id"]),
-            "signal": self._signal,
-            "attach": self._attach,
-            "notify_exit": self._notify_exit,
-            "close_stdin": lambda request: self._find_session(request).close_stdin(),
-            "resize": lambda request: self._find_session(request).resize(
-                request.message["rows"], request.message["columns"]
-            ),
-            "state": lambda request: self._describe(),
-            "pause": self._pause,
-            "resume": self._resume,
-            "update": lambda request: self._running().update(request.message["resources"]),
-            "stats": lambda request: self._running().stats(),
-            "pids": lambda request: list(self._running().pids()),
-            "delete": self._delete,
-        }
+    @property
+    def _engine(self) -> Engine:
+        """Made when it is first needed: a container that only runs needs it but for its start."""
+        if self._made_engine is None:
+            engine = maker.make_engine(self._request, maker.Configuration(self._request, self._made.user))
+            engine.adopt(self._pid, self._made.engine)
+            self._made_engine = engine
+        return self._made_engine
 
     def _describe(self) -> Message:
         return {
@@ -126,46 +133,14 @@ class Shim:
     def _record(self, name: str, content: Any) -> None:
         """Write what matters only when this shim is killed; a full disk or a missing folder must not stop it before."""
         try:
-            folder.write(self._folder / name, content)
+            folder.write(f"{self._folder}/{name}", content)
         except OSError:
             self._note_failure()
 
-    # Making and starting
+    # Requests; Control finds them by name
 
-    def _create(self, request: Request) -> Message:
-        if self._status != "creating":
-            raise Conflict(f"container {self._request['id']} exists already")
-        try:
-            self._make()
-        except BaseException:
-            self._vanish()
-            raise
-        return {"pid": self._pid}
-
-    def _make(self) -> None:
-        spec = maker.read_spec(self._request)
-        self._log = maker.open_log(self._request)
-        self._session.log = self._log
-        target = self._folder / folder.ROOT
-        with maker.mount_namespace():
-            user = maker.prepare_root(self._request, target)
-            spec["process"] = {**users.apply(spec["process"], user), "terminal": self._session.terminal}
-            spec["root"] = {**(spec.get("root") or {}), "path": str(target)}
-            self._spec = spec
-            self._engine = engine = maker.make_engine(self._request, spec)
-            self._pid = engine.create(target, self._session.open())
-        self._session.begin()
-        self._watch_memory(engine)
-        self._serve_names()
-        self._set_status("created")
-
-    def _serve_names(self) -> None:
-        path = self._request["preparation"]["resolver"]
-        if path:
-            self._resolver = Resolver.open(self._loop, Path(path), f"/proc/{self._pid}/ns/net")
-
-    def _start(self, request: Request) -> None:
-        if self._status != "created" or self._engine is None:
+    def do_start(self, request: Request) -> None:
+        if self._status != "created":
             raise Conflict(f"container {self._request['id']} cannot be started: it is {self._status}")
         try:
             self._engine.start()
@@ -183,10 +158,8 @@ class Shim:
             pass
         self._end(127, silent=True)
 
-    # Requests on a running container
-
     def _running(self) -> Engine:
-        if self._engine is None or self._exit is not None:
+        if self._exit is not None:
             raise Conflict(f"container {self._request['id']} is not running")
         return self._engine
 
@@ -194,16 +167,19 @@ class Shim:
         exec_id = request.message["exec_id"]
         return self._execs.session(exec_id) if exec_id else self._session
 
-    def _exec(self, request: Request) -> None:
+    def do_exec(self, request: Request) -> None:
         self._running()
         message = request.message
         self._execs.prepare(message["exec_id"], message["process"], message["io"], message["user"])
 
-    def _exec_start(self, request: Request) -> Message:
-        pid = self._execs.start(request.message["exec_id"], self._running(), self._pid, self._spec["process"])
+    def do_exec_delete(self, request: Request) -> None:
+        self._execs.delete(request.message["exec_id"])
+
+    def do_exec_start(self, request: Request) -> Message:
+        pid = self._execs.start(request.message["exec_id"], self._running(), self._pid, self._made.user)
         return {"pid": pid}
 
-    def _signal(self, request: Request) -> None:
+    def do_signal(self, request: Request) -> None:
         message = request.message
         engine = self._running()
         if message["exec_id"]:
@@ -213,7 +189,7 @@ class Shim:
         else:
             engine.signal(self._pid, message["signal"])
 
-    def _attach(self, request: Request) -> None:
+    def do_attach(self, request: Request) -> None:
         wanted = request.message["attach"]
         session = self._find_session(request)
         connection = socket.socket(fileno=request.take_fd())
@@ -223,17 +199,35 @@ class Shim:
             connection.close()
             raise
 
-    def _notify_exit(self, request: Request) -> None:
+    def do_close_stdin(self, request: Request) -> None:
+        self._find_session(request).close_stdin()
+
+    def do_resize(self, request: Request) -> None:
+        self._find_session(request).resize(request.message["rows"], request.message["columns"])
+
+    def do_state(self, request: Request) -> Message:
+        return self._describe()
+
+    def do_update(self, request: Request) -> None:
+        self._running().update(request.message["resources"])
+
+    def do_stats(self, request: Request) -> Mapping[str, Any]:
+        return self._running().stats()
+
+    def do_pids(self, request: Request) -> list[int]:
+        return list(self._running().pids())
+
+    def do_notify_exit(self, request: Request) -> None:
         before, after = (base64.b64decode(request.message[key]) for key in ("before", "after"))
         self._waiters.add(socket.socket(fileno=request.take_fd()), before, after)
 
-    def _pause(self, request: Request) -> None:
+    def do_pause(self, request: Request) -> None:
         if self._status == "paused":
             raise Conflict(f"container {self._request['id']} is already paused")
         self._running().pause()
         self._set_status("paused")
 
-    def _resume(self, request: Request) -> None:
+    def do_resume(self, request: Request) -> None:
         if self._status != "paused":
             raise Conflict(f"container {self._request['id']} is not paused")
         self._running().resume()
@@ -277,7 +271,7 @@ class Shim:
         self._set_status("stopped")
         if self._resolver is not None:
             self._resolver.close()  # its sockets would keep the network namespace
-        if self._engine is not None and not maker.has_own_pids(self._spec):
+        if not self._made.own_pids:
             self._guarded(lambda engine: engine.signal_all(signal.SIGKILL))
         self._execs.abandon_all()
         self._session.drain(lambda: self._finish(silent))
@@ -307,9 +301,7 @@ class Shim:
             self._waiters.answer(self._exit["code"])
 
     def _on_alone(self) -> None:
-        if self._status == "creating":
-            self._vanish()
-        elif self._finished:
+        if self._finished:
             self._answer_waiters()
             self._end_if_unreachable()
         self._execs.delete_ended()
@@ -319,14 +311,14 @@ class Shim:
         """Somebody removed the folder: no daemon will ever come and ask for the deletion."""
         if self._deleted or not self._control.alone:
             return
-        if (self._folder / folder.SOCKET).exists():
+        if os.path.exists(f"{self._folder}/{folder.SOCKET}"):  # noqa: PTH110  # as in `folder`
             self._loop.after(LOOK_AGAIN, self._end_if_unreachable)
         else:
             self._guarded(lambda engine: engine.delete())
             self._deleted = True
             self._stop_when_idle()
 
-    def _delete(self, request: Request) -> Any:
+    def do_delete(self, request: Request) -> Any:
         if self._exit is None and not request.message["force"]:
             raise Conflict(
                 f"container {self._request['id']} is {self._status}: stop it before removing it, or force the removal"
@@ -336,32 +328,17 @@ class Shim:
             return None
         self._deletions.append(request)
         if self._exit is None:
-            if self._status == "paused" and self._engine is not None:
+            if self._status == "paused":
                 self._engine.resume()
             os.kill(self._pid, signal.SIGKILL)
         return LATER
 
     def _remove(self) -> None:
-        if self._engine is not None:
-            if self._oom_fd >= 0:
-                self._loop.forget(self._oom_fd)
-            self._engine.delete()
+        if self._oom_fd >= 0:
+            self._loop.forget(self._oom_fd)
+        self._engine.delete()
         self._answer_waiters()
         self._deleted = True
-        folder.remove(self._folder)
-        self._stop_when_idle()
-
-    def _vanish(self) -> None:
-        """There is no container: nothing may be left."""
-        if self._deleted:
-            return
-        self._deleted = True
-        self._session.abandon()
-        if self._pid:
-            os.kill(self._pid, signal.SIGKILL)
-        self._guarded(lambda engine: engine.delete())
-        if self._log is not None:
-            self._log.close()
         folder.remove(self._folder)
         self._stop_when_idle()
 
@@ -376,11 +353,10 @@ class Shim:
 
     # Memory
 
-    def _watch_memory(self, engine: Engine) -> None:
-        self._oom_fd = engine.oom_fd()
-        if self._oom_fd >= 0:
-            os.set_blocking(self._oom_fd, False)
-            self._loop.watch(self._oom_fd, READ, lambda events: self._memory_event())
+    def _watch_memory(self, fd: int) -> None:
+        self._oom_fd = fd
+        os.set_blocking(fd, False)
+        self._loop.watch(fd, READ, lambda events: self._memory_event())
 
     def _memory_event(self) -> None:
         try:
@@ -401,7 +377,7 @@ class Shim:
     def _guarded(self, call: Callable[[Engine], Any]) -> Any:
         """A call that nobody asked for, so that nobody can be told of its failure."""
         try:
-            return call(self._engine) if self._engine is not None else None
+            return call(self._engine)
         except Exception:  # noqa: BLE001  # a defect of an engine must not end the container
             self._control.note(traceback.format_exc())
             return None

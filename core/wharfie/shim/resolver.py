@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wharfie.shim import dns_wire
@@ -31,54 +31,54 @@ _IP_FREEBIND = 15
 Reply = Callable[[bytes], None]
 
 
+def open_sockets(netns: str) -> list[int]:
+    """A datagram's and a listener's descriptor in the network namespace `netns`. None in the caller's own, where 127.0.0.11
+    is not the container's, and where a namespace that containers share is served already. Errors: OSError."""
+    own = "/proc/self/ns/net"
+    if os.stat(own).st_ino == os.stat(netns).st_ino:
+        return []
+    here = os.open(own, os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    sockets: list[socket.socket] = []
+    try:
+        setns(there, CLONE_NEWNET)
+        try:
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                sock = socket.socket(socket.AF_INET, kind)
+                sockets.append(sock)
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # the loopback device may not be up yet
+                if kind == socket.SOCK_STREAM:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((ADDRESS, PORT))
+            sockets[1].listen(CONNECTIONS)
+        finally:
+            setns(here, CLONE_NEWNET)
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        if error.errno == errno.EADDRINUSE:
+            return []
+        raise
+    finally:
+        os.close(here)
+        os.close(there)
+    return [sock.detach() for sock in sockets]
+
+
 class Resolver:
     """Answers until `close`, by the shim's loop."""
 
-    def __init__(self, loop: Loop, path: Path, datagrams: socket.socket, listener: socket.socket) -> None:
+    def __init__(self, loop: Loop, path: Path, sockets: Sequence[int]) -> None:
+        """`path`: the folder of the names. `sockets`: as `open_sockets` gave them."""
         self._loop = loop
         self._names = Names(path)
         self._forwarder = Forwarder(loop)
-        self._datagrams = datagrams
-        self._listener = listener
+        self._datagrams, self._listener = (socket.socket(fileno=fd) for fd in sockets)
         self._clients: set[_Client] = set()
         self._turn = 0  # of several addresses another one is first each time
-        loop.watch(datagrams.fileno(), READ, lambda events: self._read_datagrams())
-        loop.watch(listener.fileno(), READ, lambda events: self._accept())
-
-    @classmethod
-    def open(cls, loop: Loop, path: Path, netns: str) -> Resolver | None:
-        """Serve in the network namespace `netns`. None in the shim's own, where 127.0.0.11 is not the container's, and
-        where a namespace that containers share is served already. Errors: OSError."""
-        own = "/proc/self/ns/net"
-        if os.stat(own).st_ino == os.stat(netns).st_ino:
-            return None
-        here = os.open(own, os.O_RDONLY | os.O_CLOEXEC)
-        there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-        sockets: list[socket.socket] = []
-        try:
-            setns(there, CLONE_NEWNET)
-            try:
-                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                    sock = socket.socket(socket.AF_INET, kind)
-                    sockets.append(sock)
-                    sock.setblocking(False)
-                    sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # the loopback device may not be up yet
-                    if kind == socket.SOCK_STREAM:
-                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    sock.bind((ADDRESS, PORT))
-                sockets[1].listen(CONNECTIONS)
-            finally:
-                setns(here, CLONE_NEWNET)
-        except OSError as error:
-            for sock in sockets:
-                sock.close()
-            if error.errno == errno.EADDRINUSE:
-                return None
-            raise
-        finally:
-            os.close(here)
-            os.close(there)
-        return cls(loop, path, *sockets)
+        loop.watch(self._datagrams.fileno(), READ, lambda events: self._read_datagrams())
+        loop.watch(self._listener.fileno(), READ, lambda events: self._accept())
 
     def close(self) -> None:
         """Let go of the network namespace. May be repeated."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import errno
 import fcntl
 import os
@@ -10,20 +9,20 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wharfie.shim.attach import HIGH_WATER, Client
-from wharfie.shim.engine import Streams
 from wharfie.shim.log_lines import LogLines
 from wharfie.shim.loop import READ, WRITE, Loop, Timer
-from wharfie.spi.errors import Conflict, DriverError
+from wharfie.spi.errors import Conflict
 from wharfie.spi.log import Stream
 
 DRAIN_LIMIT = 2.0
 """Seconds that output may still come after the process's end, from descendants that hold its streams (Docker's limit)."""
 DRAIN_QUIET = 0.1
 """Seconds of silence that end the wait sooner: what the process itself wrote is in the pipe when it ends."""
+_STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 _CHUNK = 64 * 1024
 _INPUT_LIMIT = 64 * 1024
 _OVERRUN = 1024 * 1024
@@ -42,7 +41,7 @@ class _Output:
 
 
 class Session:
-    """Made before the process, so that clients can come early; `open`, `begin`, and at the end `drain`.
+    """Made before the process, so that clients can come early; then `begin`, and at the end `drain`.
 
     `on_detach(label)` is called when a client leaves by its keys.
     """
@@ -57,9 +56,9 @@ class Session:
     ) -> None:
         self.terminal = bool(io["terminal"])
         self._loop = loop
-        self._keep_stdin = bool(io["stdin"])
+        self.keep_stdin = bool(io["stdin"])
         self._stdin_once = bool(io["stdin_once"])
-        self._size: tuple[int, int] | None = tuple(io["size"]) if io["size"] else None
+        self.size: tuple[int, int] | None = tuple(io["size"]) if io["size"] else None
         self.log = log
         self._on_detach = on_detach
         self._on_idle = on_idle
@@ -68,9 +67,7 @@ class Session:
         self._outputs: list[_Output] = []
         self._input = -1
         self._input_waiting = bytearray()
-        self._input_closed = not self._keep_stdin
-        self._handed: list[int] = []  # the process's ends, until it has them
-        self._console: socket.socket | None = None
+        self._input_closed = not self.keep_stdin
         self._done: Callable[[], None] | None = None
         self._ended = False
         self._quiet: Timer | None = None
@@ -78,44 +75,16 @@ class Session:
 
     # The process's side
 
-    def open(self) -> Streams:
-        """Make the descriptors for the engine. `begin` or `abandon` must follow."""
-        if self.terminal:
-            self._console, theirs = socket.socketpair()
-            self._handed = [theirs.detach()]
-            return Streams(console=self._handed[0], size=self._size)
-        if self._keep_stdin:
-            stdin, self._input = os.pipe()
-            os.set_blocking(self._input, False)
-        else:
-            stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        self._handed = [stdin]
-        for stream in ("stdout", "stderr"):
-            ours, theirs_fd = os.pipe()
-            os.set_blocking(ours, False)
-            self._handed.append(theirs_fd)
-            self._outputs.append(_Output("stdout" if stream == "stdout" else "stderr", ours))
-        return Streams(stdin=self._handed[0], stdout=self._handed[1], stderr=self._handed[2])
-
-    def begin(self) -> None:
-        """The process has its ends: relay. Errors: DriverError when no terminal arrived."""
-        self._close_handed()
-        if self._console is not None:
-            try:
-                self._take_terminal(self._console)
-            finally:
-                self._console.close()
-                self._console = None
+    def begin(self, input: int, outputs: Sequence[int]) -> None:
+        """The process is made: relay. Its descriptors (`Ends`) are this session's from now on; `input` -1: it has none."""
+        self._input = input
+        self._outputs = [_Output(stream, fd) for stream, fd in zip(_STREAMS, outputs, strict=False)]
         for output in self._outputs:
-            self._loop.watch(output.fd, READ, self._reader(output))
+            self._watch(output)
         self._flush_input()
 
     def abandon(self) -> None:
         """There will be no process: close everything, say goodbye to the clients."""
-        self._close_handed()
-        if self._console is not None:
-            self._console.close()
-            self._console = None
         self._close_input()
         for output in self._outputs:
             self._close_output(output)
@@ -153,7 +122,7 @@ class Session:
 
     def attach(self, connection: socket.socket, request: Mapping[str, Any], initial: bytes) -> None:
         client = Client(self._loop, connection, request, self)
-        if not self._keep_stdin:
+        if not self.keep_stdin:
             client.reads = False
         self._clients.append(client)
         if self._ended and not self._outputs and not self._held:
@@ -172,7 +141,7 @@ class Session:
         """Errors: Conflict (no terminal)."""
         if not self.terminal:
             raise Conflict("cannot resize: the process has no terminal")
-        self._size = (rows, columns)
+        self.size = (rows, columns)
         if self._outputs:
             self._set_size(rows, columns)
 
@@ -212,8 +181,8 @@ class Session:
 
     # Output
 
-    def _reader(self, output: _Output) -> Callable[[int], None]:
-        return lambda events: self._read(output)
+    def _watch(self, output: _Output) -> None:
+        self._loop.watch(output.fd, READ, lambda events: self._read(output))
 
     def _read(self, output: _Output) -> None:
         try:
@@ -251,10 +220,10 @@ class Session:
                 if full:
                     self._loop.forget(output.fd)
                 else:
-                    self._loop.watch(output.fd, READ, self._reader(output))
+                    self._watch(output)
         room = self._input >= 0 and len(self._input_waiting) < _INPUT_LIMIT
         for client in self._clients:
-            client.let_read(room or (self._input_closed and self._keep_stdin))
+            client.let_read(room or (self._input_closed and self.keep_stdin))
 
     def _rest_quiet(self) -> None:
         if self._done is not None:
@@ -323,28 +292,5 @@ class Session:
 
     # Terminal
 
-    def _take_terminal(self, console: socket.socket) -> None:
-        console.settimeout(1)  # it was sent before the engine returned
-        try:
-            _, ancillary, _, _ = console.recvmsg(4096, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
-        except TimeoutError:
-            ancillary = []
-        received = array.array("i")
-        for level, kind, data in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                received.frombytes(data[: len(data) - len(data) % received.itemsize])
-        if not received:
-            raise DriverError("the engine sent no terminal through the console socket")
-        master = received[0]
-        os.set_blocking(master, False)
-        self._outputs = [_Output("stdout", master)]
-        if self._keep_stdin:
-            self._input = os.dup(master)  # epoll knows a number once: reading and writing are watched apart
-
     def _set_size(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self._outputs[0].fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def _close_handed(self) -> None:
-        for fd in self._handed:
-            os.close(fd)
-        self._handed = []

@@ -38,6 +38,7 @@ MOUNT_FLAGS = {
 """Options of mount(8) that are flags of mount(2); `defaults`, `rw` and the like set nothing."""
 NEUTRAL_OPTIONS = frozenset({"defaults", "rw", "suid", "dev", "exec", "async", "atime", "diratime"})
 
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 

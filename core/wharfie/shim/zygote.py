@@ -4,9 +4,9 @@ It is a bare interpreter that has imported all that a shim needs and nothing els
 millisecond, sharing nearly all of its memory. The daemon has threads and never forks itself. It ends when its socket does.
 
 A message is one datagram with one descriptor, the daemon's connection to the shim:
-    b"F" and JSON {"job": "serve", "folder": …}    fork a shim for the container of that folder
-    b"F" and JSON {"job": "clean", "folder": …}    its shim was killed: remove what the engine may have left
-    b"L" and JSON [[module, folder], …]            import these, found in those folders, for all shims to come
+    b"S" and a folder                      fork a shim for the container of that folder
+    b"C" and a folder                      its shim was killed: remove what the engine may have left
+    b"L" and JSON [[module, folder], …]    import these, found in those folders, for all shims to come
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 from wharfie.shim import maker, process
-from wharfie.shim.folder import REQUEST
-from wharfie.shim.protocol import error_to_message, send
+from wharfie.shim.folder import REQUEST, read
+from wharfie.shim.protocol import failure_to_message, send
 from wharfie.shim.system import PR_SET_DUMPABLE, prctl, set_name
 from wharfie.spi.errors import DriverError
 
 _JOB_LIMIT = 64 * 1024
 _ONE_FD = socket.CMSG_SPACE(4)
-_FORK = ord("F")
+_SERVE, _LOAD = b"SL"
 
 
 def main(channel_fd: int, modules: list[str]) -> None:
@@ -57,7 +56,9 @@ def main(channel_fd: int, modules: list[str]) -> None:
         if not data:
             return
         fd = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
-        if data[0] == _FORK:
+        if data[0] == _LOAD:
+            _load_all(data, fd)
+        else:
             try:
                 pid = os.fork()
             except OSError as error:
@@ -66,8 +67,6 @@ def main(channel_fd: int, modules: list[str]) -> None:
                 if pid == 0:
                     channel.close()
                     _become_shim(data, fd)
-        else:
-            _load_all(data, fd)
         os.close(fd)
 
 
@@ -114,12 +113,12 @@ def _become_shim(data: bytes, fd: int) -> None:
     try:
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        job = json.loads(data[1:])
-        if job["job"] == "clean":
-            _clean(job["folder"])
-            _answer(fd, {"reply": 0, "result": None})
+        folder = os.fsdecode(data[1:])
+        if data[0] == _SERVE:
+            process.serve(folder, fd)
         else:
-            process.Shim(Path(job["folder"])).run(socket.socket(fileno=fd))
+            _clean(folder)
+            _answer(fd, {"reply": 0, "result": None})
         status = 0
     except Exception as error:  # noqa: BLE001  # nothing may return into the zygote's loop
         _refuse(fd, error)
@@ -128,14 +127,12 @@ def _become_shim(data: bytes, fd: int) -> None:
 
 
 def _clean(folder: str) -> None:
-    request = json.loads((Path(folder) / REQUEST).read_bytes())
+    request = read(f"{folder}/{REQUEST}")
     maker.make_engine(request, maker.read_spec(request)).delete()
 
 
 def _refuse(fd: int, error: Exception) -> None:
-    message = error_to_message(error)
-    message["details"] = {**message["details"], "traceback": "".join(traceback.format_exception(error))}
-    _answer(fd, {"reply": 0, "error": message})
+    _answer(fd, {"reply": 0, "error": failure_to_message(error)})
 
 
 def _answer(fd: int, message: dict[str, Any]) -> None:

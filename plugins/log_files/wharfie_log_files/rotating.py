@@ -27,9 +27,9 @@ SLICE = 64 * 1024
 class RotatingFile:
     """Appends whole entries; a file never grows over `max_size` unless one entry alone does. `max_size` 0: no limit."""
 
-    def __init__(self, path: Path, framing: Framing, *, max_size: int, max_file: int, compress: bool) -> None:
+    def __init__(self, name: str, framing: Framing, *, max_size: int, max_file: int, compress: bool) -> None:
         """Open the file, behind the last whole entry. Raises OSError."""
-        self._path = path
+        self._name = name  # a path object is made for a rotation: every shim would pay for it with memory
         self._framing = framing
         self._max_size = max_size
         self._max_file = max_file
@@ -37,13 +37,20 @@ class RotatingFile:
         self._compression: Compression | None = None
         self._fd = -1
         self._size = 0
-        path.parent.mkdir(mode=0o710, exist_ok=True)
-        self._open()
+        try:
+            self._open()
+        except FileNotFoundError:
+            self._path.parent.mkdir(mode=0o710, exist_ok=True)
+            self._open()
         size = framing.whole(self._fd, self._size)
         if size != self._size:
             self._cut_to(size)
-        if compress and beside(path, ".1").exists():
-            self._compression = Compression(beside(path, ".1"), beside(path, ".tmp"))
+        if compress and beside(self._path, ".1").exists():
+            self._compression = Compression(beside(self._path, ".1"), beside(self._path, ".tmp"))
+
+    @property
+    def _path(self) -> Path:
+        return Path(self._name)
 
     def append(self, batch: bytes) -> None:
         """Write the entries in `batch`, rotating where the limit comes. Raises OSError; entries are whole or absent."""
@@ -78,7 +85,7 @@ class RotatingFile:
             start = end
 
     def _open(self) -> None:
-        self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
+        self._fd = os.open(self._name, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
         self._size = os.fstat(self._fd).st_size
 
     def _write(self, entries: bytes) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import codecs
 import time
 from json.encoder import encode_basestring
-from pathlib import Path
 from typing import Literal
 
 from wharfie.spi.driver import Strings
@@ -174,7 +173,7 @@ def _cut_character(piece: bytes) -> Literal[0, 1, 2, 3]:
 
 def _open(options: Strings, framing: Lines | Records) -> RotatingFile:
     return RotatingFile(
-        Path(options["path"]),
+        options["path"],
         framing,
         max_size=int(options["max-size"]),
         max_file=int(options["max-file"]),

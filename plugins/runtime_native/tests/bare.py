@@ -49,7 +49,7 @@ def keep(pid, terminal, ends):
 
 def create(id, spec, rootfs, options, terminal=False, given=""):
     global engine
-    engine = NativeEngine(id, Path(rootfs).parent, spec, options)
+    new(id, spec, rootfs, options)
     made, ends = streams(terminal, given)
     pid = engine.create(Path(rootfs), made)
     keep(pid, terminal, ends)
@@ -92,7 +92,10 @@ def wait_readable(fd, timeout=10):
 def new(id, spec, rootfs, options):
     """An engine that has not seen `create`, as in a shim that cleans up."""
     global engine
-    engine = NativeEngine(id, Path(rootfs).parent, spec, options)
+    engine = None
+    fresh = NativeEngine(id, Path(rootfs).parent, spec, options)
+    fresh.pids()  # refuses a group that there cannot be
+    engine = fresh
 
 
 def descriptors():

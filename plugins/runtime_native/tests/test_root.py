@@ -268,10 +268,11 @@ def test_user_namespace(bare):
     for path in (bare.root, *bare.root.rglob("*")):
         os.chown(path, 100000, 100000, follow_symlinks=False)
     bare.spec["process"]["user"]["additionalGids"] = []
-    pid = bare.create("sh", "-c", "id -u; touch /x; stat -c %t:%T /dev/null; cat /proc/self/uid_map; hostname; sleep 300")
+    script = "id -u; touch /x; stat -c %t:%T /dev/null; cat /proc/self/uid_map; hostname; touch /done; exec sleep 300"
+    pid = bare.create("sh", "-c", script)
     assert os.stat(f"/proc/{pid}").st_uid in (0, 100000)
     bare.call("start")
-    assert bare.exec("id", "-u")[:2] == [0, "0\n"]
+    assert bare.exec("sh", "-c", "until [ -e /done ]; do sleep 0.05; done; id -u")[:2] == [0, "0\n"]
     bare.call("signal_all", signal=9)
     code, out, err = bare.call("wait", pid=pid)
     assert (code, err) == (-9, "")

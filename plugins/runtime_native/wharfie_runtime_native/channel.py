@@ -25,6 +25,21 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
+def resume(fd: int) -> socket.socket:
+    """The parent's end, in the process that it was passed to."""
+    ours = socket.socket(fileno=fd)
+    ours.settimeout(_SECONDS)
+    return ours
+
+
+def is_closed(end: socket.socket) -> bool:
+    """Whether nobody is at the other end any more."""
+    try:
+        return not end.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+
+
 def send(end: socket.socket, **message: Any) -> None:
     end.send(json.dumps(message).encode())
 

@@ -6,6 +6,7 @@ import os
 import signal as signals
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -13,6 +14,7 @@ from wharfie.shim.cgroups import path_of, warm
 from wharfie.shim.engine import Engine, Streams
 from wharfie.spi.errors import Conflict
 from wharfie_runtime_native import cgroups, channel, namespaces
+from wharfie_runtime_native.cgroups.base import Cgroup
 from wharfie_runtime_native.constants import CLONE_NEWPID, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE
 from wharfie_runtime_native.exec import Exec
 from wharfie_runtime_native.init import Init
@@ -30,15 +32,21 @@ class NativeEngine(Engine):
 
     def __init__(self, id: str, bundle: Path, spec: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         super().__init__(id, bundle, spec, options)
-        self._cgroup = cgroups.open_cgroup(path_of(spec, id))
         cache = options.get(CACHE_OPTION)
         self._cache = Path(cache) if cache else None
-        self._spaces = 0  # CLONE_NEW… flags of what the container does not share with the host
         self._channel: socket.socket | None = None
-        self._pidfd = -1
+        self._pid = 0
+
+    @cached_property
+    def _cgroup(self) -> Cgroup:
+        return cgroups.open_cgroup(path_of(self.spec, self.id))
+
+    @cached_property
+    def _namespaces(self) -> Namespaces:
+        return namespaces.parse((self.spec.get("linux") or {}).get("namespaces") or ())
 
     def create(self, rootfs: Path, streams: Streams) -> int:
-        spaces = namespaces.parse((self.spec.get("linux") or {}).get("namespaces") or ())
+        spaces = self._namespaces
         init = Init(self.id, self.spec, rootfs, streams, self._cgroup, self._cache)
         ours, theirs = channel.pair()
         pid, grouped = 0, False
@@ -50,19 +58,22 @@ class NativeEngine(Engine):
             grouped = bool(channel.expect(ours, "group"))
             if "user" in spaces.new:
                 pid = self._map_users(ours, pid)
-            self._pidfd = os.pidfd_open(pid)
             channel.expect(ours, "ready")
         except BaseException:
             ours.close()
             if pid:
                 _end(pid)
-            self._forget()
             if grouped:
                 self._cgroup.delete()
             raise
-        self._spaces = spaces.all_flags()
-        self._channel = ours
+        self._pid, self._channel = pid, ours
         return pid
+
+    def keep(self) -> Sequence[int]:
+        return [] if self._channel is None else [self._channel.fileno()]
+
+    def adopt(self, pid: int, kept: Sequence[int]) -> None:
+        self._pid, self._channel = pid, channel.resume(kept[0])
 
     def _fork(self, spaces: Namespaces, child: Callable[[], NoReturn]) -> int:
         """Fork into the container's pid namespace."""
@@ -101,31 +112,38 @@ class NativeEngine(Engine):
             channel.receive(ours)
 
     def exec(self, process: Mapping[str, Any], streams: Streams) -> int:
-        if self._pidfd < 0:
+        if not self._pid:
             raise Conflict(f"container {self.id} is not running")
         seccomp = (self.spec.get("linux") or {}).get("seccomp")
-        inside = self._spaces & ~CLONE_NEWPID
-        child = Exec(self.id, process, seccomp, streams, self._cgroup, self._cache, self._pidfd, inside)
-        ours, theirs = channel.pair()
-        with ours:
-            try:
-                pid = self._fork_beside(lambda: child.run(theirs))
-            finally:
-                theirs.close()
-            try:
-                channel.receive(ours)
-            except BaseException:
-                _end(pid)
-                raise
+        spaces = self._namespaces.all_flags()
+        try:
+            pidfd = os.pidfd_open(self._pid)
+        except ProcessLookupError:
+            raise Conflict(f"container {self.id} is not running") from None
+        try:
+            child = Exec(self.id, process, seccomp, streams, self._cgroup, self._cache, pidfd, spaces & ~CLONE_NEWPID)
+            ours, theirs = channel.pair()
+            with ours:
+                try:
+                    pid = self._fork_beside(lambda: child.run(theirs), pidfd, spaces)
+                finally:
+                    theirs.close()
+                try:
+                    channel.receive(ours)
+                except BaseException:
+                    _end(pid)
+                    raise
+        finally:
+            os.close(pidfd)
         return pid
 
-    def _fork_beside(self, child: Callable[[], NoReturn]) -> int:
+    def _fork_beside(self, child: Callable[[], NoReturn], pidfd: int, spaces: int) -> int:
         """Fork into the pid namespace of the container's first process."""
         prctl(PR_SET_DUMPABLE, 0)
-        if not self._spaces & CLONE_NEWPID:
+        if not spaces & CLONE_NEWPID:
             return _fork(child)
         try:
-            return _fork_elsewhere(child, lambda: setns(self._pidfd, CLONE_NEWPID))
+            return _fork_elsewhere(child, lambda: setns(pidfd, CLONE_NEWPID))
         except ProcessLookupError:
             raise Conflict(f"container {self.id} is not running") from None
 
@@ -161,16 +179,10 @@ class NativeEngine(Engine):
         return self._cgroup.oom_kills() > 0
 
     def delete(self) -> None:
-        self._forget()
-        self._cgroup.delete()
-
-    def _forget(self) -> None:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        self._cgroup.delete()
 
 
 # Found out here, where the zygote imports this, so that no shim spends time or memory on it.

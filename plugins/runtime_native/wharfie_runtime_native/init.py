@@ -79,8 +79,7 @@ class Init:
             identify(plan)
             slave = self._build_root(plan)
             program = self._get_ready(spec, slave)
-            channel.send(end, ready=True)
-            self._wait(end)
+            self._change_parents(end)
             if plan.init:
                 reaper.run(end, spec, program)
             process.close_others()
@@ -111,6 +110,16 @@ class Init:
     def _wait(self, end: socket.socket) -> None:
         """Until the shim sends the word. Without a shim there is nothing to live for."""
         if not end.recv(1):
+            os._exit(1)
+
+    def _change_parents(self, end: socket.socket) -> None:
+        """Say that all is ready, and wait for the word to go. Meanwhile the maker ends, which is no reason to die, and the
+        shim is the parent. Should it end, so does the channel."""
+        prctl(PR_SET_PDEATHSIG, 0)
+        channel.send(end, ready=True)
+        self._wait(end)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if channel.is_closed(end):
             os._exit(1)
 
     def _build_root(self, plan: Plan) -> int:
