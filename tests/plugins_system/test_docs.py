@@ -31,5 +31,5 @@ def test_figures_and_names_of_the_page_are_those_of_the_code():
     rows = re.search(r"\| state \| meaning \|\n(.*)", PAGE, re.DOTALL)[1]
     named = {name for row in rows.splitlines()[1:] for name in row.split("|")[1].replace(",", " ").split()}
     assert named == {state.value for state in State}
-    settings = json.loads(re.search(r"```json\n(.*?)```", PAGE, re.DOTALL)[1])
+    settings = json.loads(re.search(r'```json\n(\{ "drivers".*?)```', PAGE, re.DOTALL)[1])
     assert set(settings["drivers"]["volume.acme"]) == {"folder-mode", "deadlines"}

@@ -26,9 +26,11 @@ def scaffold(kind: str, name: str, folder: Path) -> Iterator[Path]:
         "LETTER": name[0],
         "CONTRACT": kind.capitalize() + "Contract",
     }
-    for source in sorted([*(TEMPLATES / "common").rglob("*.in"), *(TEMPLATES / kind).rglob("*.in")]):
+    files = {}
+    for source in [*(TEMPLATES / "common").rglob("*.in"), *(TEMPLATES / kind).rglob("*.in")]:
         place = source.relative_to(TEMPLATES).parts[1:]
-        target = folder.joinpath(*(module if part == "package" else part for part in place)).with_suffix("")
+        files[folder.joinpath(*(module if part == "package" else part for part in place)).with_suffix("")] = source
+    for target, source in sorted(files.items()):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(_filled(source.read_text(), words))
         yield target
