@@ -1,0 +1,1 @@
+"""Volume driver `loop`: volumes with a hard size limit."""
