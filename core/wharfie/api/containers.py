@@ -119,6 +119,13 @@ async def update(call: Asked, ref: str) -> Response:
     return Json({"Warnings": warnings or None})
 
 
+@router.delete("/containers/{owner}/{alias}")
+async def remove_link(call: Asked, owner: str, alias: str, link: Flag = False) -> Response:
+    """`docker rm --link OWNER/ALIAS`."""
+    await call.engine.containers.remove(f"{owner}/{alias}", force=False, volumes=False, link=link)
+    return Empty()
+
+
 @router.delete("/containers/{ref}")
 async def remove(call: Asked, ref: str, force: Flag = False, v: Flag = False, link: Flag = False) -> Response:
     await call.engine.containers.remove(ref, force=force, volumes=v, link=link)

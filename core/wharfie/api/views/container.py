@@ -42,7 +42,7 @@ def container_view(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": engine.execs.of(container.id) or None,
-        "HostConfig": container.host_config.dump(),
+        "HostConfig": {**container.host_config.dump(), "Links": engine.containers.links(container)},
         "GraphDriver": {"Data": dict(graph) or None, "Name": container.storage_driver},
     }
     if sizes is not None:

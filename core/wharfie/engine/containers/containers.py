@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wharfie.engine.containers import listing, ps, traffic
+from wharfie.engine.containers import links, listing, ps, traffic
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.create import Created, Creator
 from wharfie.engine.containers.ending import Ending
@@ -19,6 +19,7 @@ from wharfie.engine.containers.output import Output
 from wharfie.engine.containers.removal import Remover
 from wharfie.engine.containers.signals import parse as parse_signal
 from wharfie.engine.containers.start import Starter, container_attributes
+from wharfie.engine.containers.updating import updated
 from wharfie.engine.containers.waiting import Client, WaitResult, condition_of
 from wharfie.engine.events import Events
 from wharfie.engine.filters import Filters
@@ -99,6 +100,10 @@ class Containers:
             storage = await self.drivers.get(StorageDriver, container.storage_driver)
             live.graph = dict(await storage.call(StorageDriver.describe, container.id))
         return live.graph
+
+    def links(self, container: Container) -> list[str] | None:
+        """As inspect shows them."""
+        return links.shown(container, self.catalog.get)
 
     def folder(self, container: Container) -> Path:
         return self.catalog.folder(container)
@@ -294,15 +299,7 @@ class Containers:
         """Change limits and the restart policy; only what was sent. Errors: InvalidArgument, Conflict."""
         container = self.catalog.get(ref)
         async with self.catalog.live(container).lock:
-            changed = {name: getattr(request, name) for name in request.model_fields_set}
-            policy = changed.get("restart_policy")
-            if policy is not None and not policy.name:
-                changed.pop("restart_policy")
-            elif policy is not None and container.host_config.auto_remove:
-                raise Conflict(f"Restart policy cannot be updated because AutoRemove is enabled for the container {ref}")
-            changed = {name: value for name, value in changed.items() if value not in (0, "", None)}
-            draft = container.host_config.model_copy(update=changed)
-            limits.check(draft)
+            draft = updated(container, request)
             if container.state.running:
                 runtime = await self._runtime(container)
                 await runtime.call(RuntimeDriver.update, container.id, limits.resources(draft))
@@ -392,10 +389,12 @@ class Containers:
     # ---- removing
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
-        """Errors: NotFound, Conflict (it runs, without force; a removal is under way)."""
-        container = self.catalog.get(ref)
+        """`link`: not a container, but the link OWNER/ALIAS. Errors: NotFound, Conflict (it runs, without force; a removal
+        is under way)."""
         if link:
-            raise InvalidArgument("legacy links are not supported by this daemon: there is no link to remove")
+            await self._remove_link(ref)
+            return
+        container = self.catalog.get(ref)
         if container.state.running and not force:
             what = "paused" if container.state.status == "paused" else "running"
             hint = "unpause and then stop the container" if what == "paused" else "stop the container"
@@ -414,6 +413,17 @@ class Containers:
             await self.remover.remove(container, volumes=volumes)
         finally:
             self.remover.unclaim(container)
+
+    async def _remove_link(self, ref: str) -> None:
+        owner, _, alias = ref.strip("/").partition("/")
+        if not alias:
+            raise InvalidArgument(f"Conflict, cannot remove the default link name of the container: {ref}")
+        container = self.catalog.get(owner)
+        async with self.catalog.live(container).lock:
+            container.host_config.links = links.without(container, alias)
+            await self.catalog.save(container)
+            if container.state.running:
+                self.starter.files.refresh(container)
 
     async def prune(self, filters: Filters) -> Pruned:
         pruned = Pruned()

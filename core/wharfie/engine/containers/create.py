@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wharfie.engine import mounts
-from wharfie.engine.containers import health
+from wharfie.engine.containers import health, links
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.merging import complete
 from wharfie.engine.containers.modes import check_modes, complete_modes
 from wharfie.engine.containers.networking import choose_networks
+from wharfie.engine.containers.restarts import check_restart
 from wharfie.engine.identity import check_name, generate_name, new_id, rfc3339
 from wharfie.engine.images.images import Images
 from wharfie.engine.model.config import Config
@@ -36,7 +37,6 @@ from wharfie.spi.log import LogDriver
 from wharfie.spi.runtime import RuntimeDriver
 from wharfie.spi.storage import SnapshotOptions, StorageDriver
 
-_POLICIES = ("no", "always", "on-failure", "unless-stopped")
 _DOCKERS_RUNTIME = "runc"
 _RUNTIME_ALIASES = frozenset({_DOCKERS_RUNTIME, "io.containerd.runc.v2"})
 """Names of Docker's own runtime. Clients that recreate a container repeat them, for Docker shows them of every container:
@@ -98,6 +98,7 @@ class Creator:
             networks=choose_networks(request, self.networks, self.catalog),
             exposed=_exposed(config, host),
         )
+        links.settle(host, container.networks, self.catalog.get)
         await self._plan_log(container)
         await self._make(container)
         return container, Created(container_id, warnings)
@@ -127,7 +128,7 @@ class Creator:
         check_name_service(config, host)
         check_bindings(host.port_bindings or {})
         check_modes(host, self.catalog.get)
-        _check_restart(host)
+        check_restart(host)
         for key, refused in _unsupported(host):
             raise InvalidArgument(f"{key}: {refused}")
 
@@ -221,22 +222,6 @@ def _check_config(config: Config) -> None:
         raise InvalidArgument(f"invalid stop timeout {config.stop_timeout}: want seconds, or -1 to wait for ever")
 
 
-def _check_restart(host: HostConfig) -> None:
-    policy = host.restart_policy
-    if policy.name not in ("", *_POLICIES):
-        raise InvalidArgument(
-            f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', 'on-failure', or "
-            "'unless-stopped'"
-        )
-    if policy.maximum_retry_count < 0:
-        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
-    if policy.maximum_retry_count and policy.name != "on-failure":
-        raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
-    if host.auto_remove and policy.name not in ("", "no"):
-        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
-    policy.name = policy.name or "no"
-
-
 _SIZE = re.compile(r"(\d+)([kmgt]?)b?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
@@ -267,8 +252,6 @@ def _exposed(config: Config, host: HostConfig) -> list[str]:
 def _unsupported(host: HostConfig) -> list[tuple[str, str]]:
     """Fields that are refused rather than ignored."""
     found: list[tuple[str, str]] = []
-    if host.links:
-        found.append(("Links", "legacy links are not supported by this daemon: put both containers on one network"))
     if host.device_requests:
         found.append(("DeviceRequests", 'could not select device driver "" with capabilities: [[gpu]]'))
     if host.userns_mode not in ("", "host"):

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from wharfie.engine.containers import links
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.modes import CONTAINER
 from wharfie.engine.model.container import Container, NetworkRecord
@@ -57,6 +58,12 @@ class Files:
         served = self.names.resolver(container.id).exists()
         self._write_own(container, self.catalog.folder(container), endpoints, resolver=served)
 
+    def tell_linked(self, container: Container) -> None:
+        """The container has an address: those that link to it learn it."""
+        for other in self.catalog:
+            if other.state.running and links.leads_to(other, container):
+                self.refresh(other)
+
     def forget(self, container: Container) -> None:
         """No names are answered for it any more. The other files stay with the container, for inspect."""
         self.names.forget(container.id)
@@ -64,7 +71,8 @@ class Files:
     def _write_own(self, container: Container, folder: Path, endpoints: list[Endpoint], *, resolver: bool) -> Path | None:
         hc = container.host_config
         own = [(str(interface.ip), _own_names(container)) for e in endpoints for interface in e.addresses]
-        (folder / "hosts").write_text(hosts_text(extra_hosts(hc, self._host_gateway()), own))
+        extra = [*extra_hosts(hc, self._host_gateway()), *links.hosts_lines(container, self.catalog.get)]
+        (folder / "hosts").write_text(hosts_text(extra, own))
         host = read_resolv_conf()
         servers = external_servers(host, hc.dns or self.settings.dns)
         search = tuple(hc.dns_search or self.settings.dns_search or host.search)
@@ -81,7 +89,9 @@ class Files:
         if not resolver:
             return None
         forward = any(not record.internal for record in records)
-        return self.names.configure(container.id, [record.id for record in named], servers, search, forward)
+        return self.names.configure(
+            container.id, [record.id for record in named], servers, search, forward, links.names(container)
+        )
 
     def _host_gateway(self) -> str:
         if self.settings.host_gateway_ips:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wharfie.engine.containers import links
 from wharfie.engine.containers.catalog import Catalog, Live
 from wharfie.engine.containers.files import Files
 from wharfie.engine.containers.modes import CONTAINER, shared_namespaces
@@ -78,6 +79,7 @@ class Starter:
 
     async def _start(self, container: Container, live: Live, undo: Undo) -> None:
         runtime = await self.drivers.get(RuntimeDriver, container.runtime)
+        container.link_environment = links.environment(container, self.catalog.get)
         endpoints = await self.endpoints.allocate(container, self.catalog.facts(container), undo)
         answered = RuntimeCapability.RESOLVER in runtime.capabilities
         undo.add("names", lambda: asyncio.to_thread(self.files.forget, container))
@@ -104,6 +106,7 @@ class Starter:
         except InvalidArgument as error:
             raise _not_executed(container, error) from error
         live.started_monotonic = time.monotonic()
+        self.files.tell_linked(container)
         self.events.emit("container", "start", container.id, container_attributes(container))
 
     async def _record_failure(self, container: Container, live: Live, error: WharfieError) -> None:

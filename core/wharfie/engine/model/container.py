@@ -102,6 +102,7 @@ class Container(Model):
     networks: dict[str, EndpointSettings] = Field(default_factory=dict)  # by network name, as asked and as it came
     joined: list[JoinedEndpoint] = Field(default_factory=list)
     sandbox_id: str = ""
+    link_environment: list[str] = Field(default_factory=list)  # as it was at the last start
     restart_count: int = 0
     manually_stopped: bool = False
     exposed: list[str] = Field(default_factory=list)

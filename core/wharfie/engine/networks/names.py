@@ -44,9 +44,15 @@ class Names:
             self.table(network_id).unlink(missing_ok=True)
 
     def configure(
-        self, container_id: str, networks: Sequence[str], servers: Sequence[str], search: Sequence[str], forward: bool
+        self,
+        container_id: str,
+        networks: Sequence[str],
+        servers: Sequence[str],
+        search: Sequence[str],
+        forward: bool,
+        aliases: Mapping[str, str],
     ) -> Path:
-        """Write the container's resolver file; its path."""
+        """Write the container's resolver file; its path. `aliases`: names of its own for others' names."""
         path = self.resolver(container_id)
         _replace(
             path,
@@ -55,6 +61,7 @@ class Names:
                 "servers": list(servers),
                 "search": list(search),
                 "forward": forward,
+                "aliases": dict(aliases),
             },
         )
         return path

@@ -143,7 +143,7 @@ def environment(container: Container) -> list[str]:
     base = [f"PATH={DEFAULT_PATH}", f"HOSTNAME={container.config.hostname}"]
     if container.config.tty:
         base.append("TERM=xterm")
-    return merge_environment(base, container.config.env or ())
+    return merge_environment([*base, *container.link_environment], container.config.env or ())
 
 
 def merge_environment(base: Sequence[str], more: Sequence[str]) -> list[str]:
