@@ -59,7 +59,7 @@ class MacvlanDriver(NetworkDriver):
     def leave(self, network: Network, joined: Joined) -> None:
         if joined.sandbox is not None:
             with _named(f"endpoint of container {joined.endpoint.container.name} in network {network.name}"):
-                detach(joined.attachment.interface, joined.sandbox.path, self._mark(joined.endpoint))
+                detach(joined.attachment, joined.sandbox.path, self._mark(joined.endpoint))
 
     def describe(self, network: Network, joined: Joined) -> Strings:
         return dict(joined.attachment.data)

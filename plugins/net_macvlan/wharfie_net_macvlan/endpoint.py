@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
 
@@ -42,7 +43,7 @@ def attach(network: Network, options: MacvlanOptions, endpoint: Endpoint, sandbo
             within(sandbox.path, partial(_configure, endpoint, attachment, mark, fresh=fresh))
         except BaseException:
             if fresh:
-                within(sandbox.path, partial(_delete, endpoint.interface, None))
+                within(sandbox.path, partial(_delete, attachment, mark))
             raise
     except (FileNotFoundError, ProcessLookupError) as error:
         raise NotFound(
@@ -51,10 +52,10 @@ def attach(network: Network, options: MacvlanOptions, endpoint: Endpoint, sandbo
     return attachment
 
 
-def detach(interface: str, sandbox: Path, mark: str) -> None:
+def detach(attachment: Attachment, sandbox: Path, mark: str) -> None:
     """Remove the interface that carries `mark`. It may be gone, and so may the sandbox, which takes it along."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        within(sandbox, partial(_delete, interface, mark))
+        within(sandbox, partial(_delete, attachment, mark))
 
 
 def _make(options: MacvlanOptions, name: str, mac: str, sandbox: Sandbox) -> bool:
@@ -94,7 +95,7 @@ def _configure(endpoint: Endpoint, attachment: Attachment, mark: str, *, fresh: 
     with IPRoute() as route:
         (link,) = route.link("get", ifname=name)
         index = link["index"]
-        if not fresh and link.get_attr("IFLA_IFALIAS") != mark:
+        if not fresh and not _ours(link, attachment, mark):
             raise Conflict(
                 f'container {endpoint.container.name} has an interface "{name}" already; give this endpoint another name'
             )
@@ -119,12 +120,20 @@ def _configure(endpoint: Endpoint, attachment: Attachment, mark: str, *, fresh: 
                     route.route("del", family=family, dst="default", oif=index)
 
 
-def _delete(name: str, mark: str | None) -> None:
+def _delete(attachment: Attachment, mark: str) -> None:
     """Runs in the sandbox."""
     with IPRoute() as route:
-        link = find(route, name)
-        if link is not None and (mark is None or link.get_attr("IFLA_IFALIAS") == mark):
+        link = find(route, attachment.interface)
+        if link is not None and _ours(link, attachment, mark):
             route.link("del", index=link["index"])
+
+
+def _ours(link: Any, attachment: Attachment, mark: str) -> bool:
+    """Does the interface carry our mark? The kernel takes it only after the interface is there: one made by a daemon that was
+    killed in between has none, and is known by its kind and hardware address."""
+    found = link.get_attr("IFLA_IFALIAS")
+    kind = (link.get_attr("IFLA_LINKINFO") or {}).get("IFLA_INFO_KIND")
+    return found == mark or (not found and kind == "macvlan" and link.get_attr("IFLA_ADDRESS") == attachment.mac)
 
 
 def _add_address(route: IPRoute, index: int, address: Interface) -> None:
