@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from wharfie.kit.rules import Rule
 
-REPORT = pytest.StashKey["Report"]()
+REPORT = pytest.StashKey[Any]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -26,7 +26,8 @@ from wharfie.spi.storage import ChangeKind, Layer, SnapshotOptions, StorageCapab
 Store = StorageDriver
 PLAIN = SnapshotOptions()
 T = TypeVar("T")
-BASE: Mapping[str, bytes | str | None] = {
+Entries = Mapping[str, bytes | str | None]
+BASE: Entries = {
     "etc/": None,
     "etc/passwd": b"root",
     "etc/motd": b"hello",
@@ -90,9 +91,7 @@ class StorageContract(Contract[StorageDriver]):
 
     sized: ClassVar[int] = 8 * 2**20
 
-    def apply(
-        self, driver: Store, name: object, parent: object, entries: Mapping[str, bytes | str | None] | bytes = BASE
-    ) -> Layer:
+    def apply(self, driver: Store, name: object, parent: object, entries: Entries | bytes = BASE) -> Layer:
         with stream(entries if isinstance(entries, bytes) else tar(entries)) as fd:
             return driver.apply(layer_name(name), layer_name(parent) if parent is not None else None, fd)
 
@@ -365,13 +364,12 @@ class StorageContract(Contract[StorageDriver]):
     def test_sto_16(self, rig: Rig[Store], driver: Store) -> None:
         outside = rig.scratch / "outside"
         outside.mkdir()
-        for number, entries in enumerate(
-            (
-                {"../" * 12 + str(outside / "by-dots")[1:]: b"x"},
-                {"link": str(outside), "link/by-link": b"x"},
-                {str(outside / "by-root"): b"x"},
-            )
-        ):
+        evil: tuple[Entries, ...] = (
+            {"../" * 12 + str(outside / "by-dots")[1:]: b"x"},
+            {"link": str(outside), "link/by-link": b"x"},
+            {str(outside / "by-root"): b"x"},
+        )
+        for number, entries in enumerate(evil):
             try:
                 self.apply(driver, ("evil", number), None, entries)
             except WharfieError:
