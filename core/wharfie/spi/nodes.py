@@ -167,7 +167,9 @@ def copy_data(source: int, target: int) -> None:
 
 
 def remove(folder: int, name: bytes) -> None:
-    """Remove `name` and all below it, of any depth, from the folder. Succeeds when it is not there. Errors: OSError.
+    """Remove `name` and all below it, of any depth, from the folder. Succeeds when it is not there.
+
+    Calls `wharfie.spi.call.progress` for each folder. Errors: OSError, Cancelled.
 
     A folder that is not empty is first moved up into `folder` under a name of its own: two descriptors and no recursion
     do for trees deeper than any path may be long.
@@ -176,6 +178,7 @@ def remove(folder: int, name: bytes) -> None:
     moved = 0
     todo = [name]
     while todo:
+        progress()
         current = todo.pop()
         try:
             below = os.open(current, FOLDER | os.O_NOFOLLOW, dir_fd=folder)

@@ -6,6 +6,7 @@ import pickle
 import stat
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +65,15 @@ class Bench:
     def __init__(self, state: Path, mountpoint: Path) -> None:
         self.state = state
         self.mountpoint = mountpoint
+        self.made: list[OverlayDriver] = []
         self.driver = self.another()
+
+    def trash(self) -> list[Path]:
+        """What is left in the trash when its thread has nothing to do."""
+        until = time.monotonic() + 10
+        while self.driver._store._trash._thread is not None and time.monotonic() < until:
+            time.sleep(0.01)
+        return list(self.state.glob("trash/*"))
 
     def another(self, *, sync: bool = False) -> OverlayDriver:
         """What a daemon started anew would have."""
@@ -79,6 +88,7 @@ class Bench:
         )
         driver = OverlayDriver(context, OverlaySettings(sync=sync))
         driver.open()
+        self.made.append(driver)
         return driver
 
     def apply(self, layer: str, parent: str | None, *specs: Any) -> Layer:
@@ -102,6 +112,7 @@ class Bench:
 
     def files(self) -> list[str]:
         """All folders and files of the driver but those of layers and snapshots that are there."""
+        self.trash()
         return sorted(str(path.relative_to(self.state)) for path in self.state.glob("*/*"))
 
 
@@ -149,7 +160,12 @@ def new_bench() -> Iterator[Bench]:
     with tempfile.TemporaryDirectory(prefix="wh-overlay-") as place:
         state = Path(place) / "state"
         state.mkdir(mode=0o700)
-        yield Bench(state, Path(place) / "mnt")
+        bench = Bench(state, Path(place) / "mnt")
+        try:
+            yield bench
+        finally:
+            for driver in bench.made:
+                driver.close()
 
 
 @pytest.fixture

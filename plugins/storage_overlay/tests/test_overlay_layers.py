@@ -249,7 +249,7 @@ def test_many_threads_with_one_and_many_layers(bench, tar) -> None:
         thread.join()
     assert all(isinstance(item, Layer) for item in outcome)
     assert len(bench.driver.layers()) == 5
-    assert list(bench.state.glob("staging/*")) == list(bench.state.glob("trash/*")) == []
+    assert list(bench.state.glob("staging/*")) == bench.trash() == []
 
 
 def test_attributes_of_layers(bench) -> None:

@@ -35,7 +35,7 @@ class OverlayDriver(StorageDriver):
     def __init__(self, context: Context, settings: Any) -> None:
         super().__init__(context, settings)
         self._sync: bool = settings.sync
-        self._store = Store(context.state)
+        self._store = Store(context.state, context.log)
         self._settling = threading.Lock()
 
     def capabilities(self) -> frozenset[StorageCapability]:
@@ -46,6 +46,9 @@ class OverlayDriver(StorageDriver):
 
     def open(self) -> None:
         self._store.open()
+
+    def close(self) -> None:
+        self._store.close()
 
     def status(self) -> Sequence[tuple[str, str]]:
         return (

@@ -7,7 +7,7 @@ STATE/l/SHORT                    a link to the layer's files, short enough for 1
 STATE/snapshots/SHORT/diff,work  a snapshot's own files, and the folder that overlayfs works in
 STATE/snapshots/SHORT/parent     a link to the folder of the layer that it stands on
 STATE/staging/TOKEN              what is being made
-STATE/trash/TOKEN                what is being removed
+STATE/trash/TOKEN                what is being removed; see `trash`
 
 A layer or snapshot appears by the rename of a folder that is whole, and goes by a rename into the trash: whoever is killed
 in between leaves something in `staging` or `trash`, nothing else. A snapshot's parent is a link and not a file because a
@@ -20,6 +20,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import secrets
 import threading
@@ -30,6 +31,7 @@ from pathlib import Path
 from wharfie.spi import nodes
 from wharfie.spi.errors import Conflict, NotFound
 from wharfie.spi.inroot import FOLDER
+from wharfie_storage_overlay.trash import Trash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +53,12 @@ def short_name(name: str) -> str:
 class Store:
     """The folders below STATE and, in memory, what stands on what. Safe for threads; one store for a STATE."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, log: logging.Logger) -> None:
         self.state = state
         self._layers_folder, self._links = state / "layers", state / "l"
         self._snapshots_folder = state / "snapshots"
-        self._staging, self._trash = state / "staging", state / "trash"
+        self._staging = state / "staging"
+        self._trash = Trash(state / "trash", log)
         self._lock = threading.Lock()
         self._layers: dict[str, Record] = {}  # by short name
         self._snapshots: dict[str, str | None] = {}  # short names of the snapshot and of its parent
@@ -64,8 +67,9 @@ class Store:
 
     def open(self) -> None:
         """Make the folders and read what is there."""
-        for folder in (self._layers_folder, self._links, self._snapshots_folder, self._staging, self._trash):
+        for folder in (self._layers_folder, self._links, self._snapshots_folder, self._staging):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._trash.open()
         self._layers, self._snapshots, self._broken = {}, {}, {}
         for folder in self._layers_folder.iterdir():
             try:
@@ -83,6 +87,10 @@ class Store:
                 self._broken[folder.name] = f"the snapshot in {folder} is damaged: a folder of it is gone"
             else:
                 self._snapshots[folder.name] = parent.readlink().name if parent.is_symlink() else None
+
+    def close(self) -> None:
+        """End the thread."""
+        self._trash.close()
 
     # Where things are.
 
@@ -137,6 +145,7 @@ class Store:
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
         """An empty folder to make something in; whatever is still there at the end goes."""
+        self._trash.make_room()
         token = secrets.token_hex(8)
         folder = self._staging / token
         self._in_use.add(token)
@@ -164,13 +173,12 @@ class Store:
             with contextlib.suppress(FileExistsError):
                 self._links.joinpath(short).symlink_to(f"../layers/{short}/diff")
             target = self._layers_folder / short
-            thrown = self._throw_away(target)  # a damaged one
+            self._trash.throw(target)  # a damaged one
             folder.rename(target)
             self._layers[short] = record
             self._broken.pop(short, None)
             if folder.parent == self._snapshots_folder:
                 self._snapshots.pop(folder.name, None)
-        self._empty(self._trash, thrown)
         return record
 
     def publish_snapshot(self, folder: Path, key: str, parent: str | None) -> None:
@@ -182,11 +190,10 @@ class Store:
             if parent is not None and short_name(parent) not in self._layers:
                 raise NotFound(f"no such layer: {parent}")
             target = self._snapshots_folder / short
-            thrown = self._throw_away(target)  # a damaged one: one that is whole was found before
+            self._trash.throw(target)  # a damaged one: one that is whole was found before
             folder.rename(target)
             self._snapshots[short] = short_name(parent) if parent is not None else None
             self._broken.pop(short, None)
-        self._empty(self._trash, thrown)
 
     # How they go.
 
@@ -195,8 +202,8 @@ class Store:
         short = short_name(name)
         with self._lock:
             self._refuse_in_use(name, short)
-            thrown = self._take_away(short)
-        self._empty(self._trash, thrown)
+            self._take_away(short)
+        self._trash.make_room()
 
     def keep_only(self, wanted: Iterable[str]) -> list[tuple[str, str]]:
         """Remove all but the `wanted` names and the layers below them, and all leftovers. The wanted names that are not
@@ -226,7 +233,8 @@ class Store:
             abandoned = [folder.name for folder in self._staging.iterdir() if folder.name not in self._in_use]
         self._empty(self._staging, abandoned)
         self._empty(self.state, [trial.name for trial in self.state.glob(".trial-*")])  # of a killed `check`
-        self._empty(self._trash, os.listdir(self._trash))  # noqa: PTH208  # also what others are just about to remove
+        self._trash.take_up()
+        self._trash.make_room()
         return faults
 
     def _why_broken(self, short: str, name: str) -> str | None:
@@ -248,22 +256,14 @@ class Store:
         if short in self._layers and short in self._snapshots.values():
             raise Conflict(f"the layer {name} is in use: a snapshot stands on it")
 
-    def _take_away(self, short: str) -> list[str]:
-        """Under the lock. The name is free when this returns; the files, by their names in the trash, go later."""
-        thrown = [*self._throw_away(self._layers_folder / short), *self._throw_away(self._snapshots_folder / short)]
+    def _take_away(self, short: str) -> None:
+        """Under the lock. The name is free when this returns; the files go later."""
+        self._trash.throw(self._layers_folder / short)
+        self._trash.throw(self._snapshots_folder / short)
         self._links.joinpath(short).unlink(missing_ok=True)
         self._layers.pop(short, None)
         self._snapshots.pop(short, None)
         self._broken.pop(short, None)
-        return thrown
-
-    def _throw_away(self, folder: Path) -> list[str]:
-        token = secrets.token_hex(8)
-        try:
-            folder.rename(self._trash / token)
-        except FileNotFoundError:
-            return []
-        return [token]
 
     @staticmethod
     def _empty(folder: Path, names: Iterable[str]) -> None:
