@@ -29,6 +29,9 @@ Subnet = IPv4Network | IPv6Network
 GATEWAY_REQUEST = {"RequestAddressType": "com.docker.network.gateway"}
 """Option of `request_address` that marks the request for a network's gateway (Docker's IPAM plugin protocol)."""
 
+CONTAINER_NAME = "wharfie.container.name"
+"""Option of `request_address` that says for which container it is, for drivers that keep a list of names."""
+
 
 class IpamCapability(enum.StrEnum):
     """What an IPAM driver may ask for beyond the contract."""

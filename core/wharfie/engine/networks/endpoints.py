@@ -23,7 +23,7 @@ from wharfie.engine.undo import Undo
 from wharfie.plugins.supervisor import Supervised
 from wharfie.spi.driver import ContainerFacts
 from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, WharfieError
-from wharfie.spi.ipam import Address, Interface, IpamDriver
+from wharfie.spi.ipam import CONTAINER_NAME, Address, Interface, IpamDriver
 from wharfie.spi.network import Attachment, Endpoint, Joined, NetworkCapability, NetworkDriver, Port, Sandbox
 
 log = logging.getLogger(__name__)
@@ -81,12 +81,13 @@ class Endpoints:
 
             undo.add("use of the network", idle)
         wanted = _wanted(settings)
+        names = {CONTAINER_NAME: container.name}
         addresses: list[Interface] = []
         for pool in record.pools:
             ipam = await self._networks.ipam(record.ipam_driver)
             version = ip_network(pool.subnet).version
             try:
-                lease = await ipam.call(IpamDriver.request_address, pool.id, wanted.get(version), {})
+                lease = await ipam.call(IpamDriver.request_address, pool.id, wanted.get(version), names)
             except Conflict as error:
                 raise Conflict(f"failed to set up container networking: {error.message}") from error
             addresses.append(lease.interface)

@@ -1,0 +1,1 @@
+"""IPAM driver `reserved`: addresses from a file."""
