@@ -46,6 +46,8 @@ SHARED_NAMES = {
 
 _IMAGES = {"[].Labels", ".Images[].Labels"}
 OTHER_SHAPE = {
+    # Switched off there
+    "info": {".CDISpecDirs"},
     # Other images, containers and volumes were there
     "system-df": {".Images[].Labels", ".Containers[].SizeRw", ".Volumes"},
     "images-list": _IMAGES,

@@ -167,6 +167,7 @@ class DaemonConfig(BaseModel):
     ip_forward: bool = True
     ip_forward_no_drop: bool = False
 
+    cdi_spec_dirs: list[str] = ["/etc/cdi", "/var/run/cdi"]
     cgroup_parent: Text = "/wharfie"
     default_shm_size: Bytes = 64 * 1024 * 1024
     default_ulimits: dict[str, Ulimit] = {}

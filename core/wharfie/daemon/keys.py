@@ -137,13 +137,11 @@ KEYS: tuple[Key, ...] = (
     Key("max-download-attempts", Kind.NUMBER, "Attempts for each layer"),
     Key("insecure-registries", Kind.TEXTS, "Registries without TLS or with any certificate", flag="insecure-registry"),
     Key("registry-mirrors", Kind.TEXTS, "Mirrors of docker.io", flag="registry-mirror"),
+    Key("cdi-spec-dirs", Kind.TEXTS, "Folders that describe devices (CDI)", flag="cdi-spec-dir"),
     # Of no effect here
     _accepted("allow-nondistributable-artifacts", Kind.TEXTS, "Docker ignores it too"),
     _accepted("deprecated-key-path", Kind.TEXT, "Docker ignores it too", flag="-"),
     _accepted("builder", Kind.OBJECT, _NO_BUILDER, flag="-"),
-    _accepted(
-        "cdi-spec-dirs", Kind.TEXTS, "devices of the Container Device Interface are not supported", flag="cdi-spec-dir"
-    ),
     _accepted("containerd", Kind.TEXT, _NO_CONTAINERD),
     _accepted("containerd-namespace", Kind.TEXT, _NO_CONTAINERD),
     _accepted("containerd-plugins-namespace", Kind.TEXT, _NO_CONTAINERD),

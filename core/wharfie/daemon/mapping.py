@@ -65,6 +65,7 @@ def engine_settings(config: DaemonConfig, instance: str) -> EngineSettings:
         max_download_attempts=config.max_download_attempts,
         insecure_registries=tuple(config.insecure_registries),
         registry_mirrors=tuple(config.registry_mirrors),
+        cdi_spec_dirs=tuple(config.cdi_spec_dirs),
         labels=tuple(config.labels),
         experimental=config.experimental,
         debug=config.debug,

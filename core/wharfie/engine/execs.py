@@ -21,6 +21,7 @@ from wharfie.engine.identity import new_id
 from wharfie.engine.model.container import Container, ExecCreate, ExecRecord
 from wharfie.engine.settings import EngineSettings
 from wharfie.engine.spec import assemble, capabilities
+from wharfie.engine.spec.environment import merge_environment
 from wharfie.plugins.drivers import Drivers
 from wharfie.plugins.supervisor import Supervised
 from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, WharfieError
@@ -144,7 +145,7 @@ class Execs:
         process = assemble.process(container, self._settings)
         process["terminal"] = wanted.tty
         process["args"] = list(wanted.cmd or ())
-        process["env"] = assemble.merge_environment(process["env"], wanted.env or ())
+        process["env"] = merge_environment(process["env"], wanted.env or ())
         if wanted.tty and not any(entry.startswith("TERM=") for entry in process["env"]):
             process["env"].append("TERM=xterm")
         process["cwd"] = wanted.working_dir or process["cwd"]

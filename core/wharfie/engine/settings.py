@@ -85,6 +85,7 @@ class EngineSettings:
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
 
+    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     labels: tuple[str, ...] = ()
     experimental: bool = False
     debug: bool = False

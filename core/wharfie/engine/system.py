@@ -163,7 +163,7 @@ class System:
             "RuncCommit": {"ID": "", "Expected": ""},
             "InitCommit": {"ID": "", "Expected": ""},
             "SecurityOptions": self._security(),
-            "CDISpecDirs": [],
+            "CDISpecDirs": list(self.settings.cdi_spec_dirs),
             "Warnings": [*warnings, *self._missing()] or None,
         }
 

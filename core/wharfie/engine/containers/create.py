@@ -26,7 +26,7 @@ from wharfie.engine.networks.files import check_name_service
 from wharfie.engine.networks.networks import Networks
 from wharfie.engine.networks.ports import check_bindings
 from wharfie.engine.settings import EngineSettings
-from wharfie.engine.spec import capabilities, devices, limits, security
+from wharfie.engine.spec import capabilities, cdi, devices, limits, security
 from wharfie.engine.undo import Undo
 from wharfie.engine.volumes import Volumes
 from wharfie.plugins.drivers import Drivers
@@ -124,6 +124,7 @@ class Creator:
         options = security.parse(host.security_opt or ())
         if options.apparmor and not Path("/sys/kernel/security/apparmor").exists():
             raise InvalidArgument(f"AppArmor is not enabled on this host: profile {options.apparmor!r} cannot be set")
+        cdi.check(host.device_requests or ())
         devices.check_rules(host.device_cgroup_rules or ())
         check_name_service(config, host)
         check_bindings(host.port_bindings or {})
@@ -252,8 +253,6 @@ def _exposed(config: Config, host: HostConfig) -> list[str]:
 def _unsupported(host: HostConfig) -> list[tuple[str, str]]:
     """Fields that are refused rather than ignored."""
     found: list[tuple[str, str]] = []
-    if host.device_requests:
-        found.append(("DeviceRequests", 'could not select device driver "" with capabilities: [[gpu]]'))
     if host.userns_mode not in ("", "host"):
         found.append(("UsernsMode", f"invalid USER mode: {host.userns_mode}"))
     if host.isolation not in ("", "default"):

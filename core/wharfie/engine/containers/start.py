@@ -28,7 +28,7 @@ from wharfie.engine.model.container import Container, MountPoint
 from wharfie.engine.mounts import oci_mounts
 from wharfie.engine.networks.endpoints import Endpoints, forget_joined
 from wharfie.engine.settings import EngineSettings
-from wharfie.engine.spec import assemble
+from wharfie.engine.spec import assemble, cdi
 from wharfie.engine.undo import Undo
 from wharfie.engine.volumes import Volumes
 from wharfie.plugins.drivers import Drivers
@@ -87,12 +87,12 @@ class Starter:
         sources = await self._mount_volumes(container, undo)
         bundle = self.settings.exec_root / "bundles" / container.id
         undo.add("bundle", lambda: asyncio.to_thread(shutil.rmtree, bundle, True))
-        await self._write_bundle(container, bundle, sources)
+        groups = await self._write_bundle(container, bundle, sources)
         storage = await self.drivers.get(StorageDriver, container.storage_driver)
         rootfs = await storage.call(StorageDriver.mounts, container.id)
         io = await self._io(container)
         undo.add("container", lambda: runtime.call(RuntimeDriver.delete, container.id, force=True))
-        preparation = _preparation(container, sources, resolver)
+        preparation = _preparation(container, sources, resolver, groups)
         try:
             process = await runtime.call(RuntimeDriver.create, container.id, bundle, rootfs, io, preparation)
         except InvalidArgument as error:
@@ -166,7 +166,8 @@ class Starter:
                 sources.append((mount, ""))
         return sources
 
-    async def _write_bundle(self, container: Container, bundle: Path, sources: list[tuple[MountPoint, str]]) -> None:
+    async def _write_bundle(self, container: Container, bundle: Path, sources: list[tuple[MountPoint, str]]) -> list[int]:
+        """The supplementary groups that its devices want."""
         hc = container.host_config
         found = assemble.Found(
             mounts=oci_mounts(sources, hc.tmpfs or {}),
@@ -175,8 +176,17 @@ class Starter:
             shm=self._shm(container),
         )
         document = assemble.config(container, self.settings, self.host, found)
+        groups = await self._inject_devices(document, container)
         assemble.adjust(document, await self.drivers.hooks.adjust_container(self.catalog.facts(container), document))
         _write_config(bundle, document)
+        return groups
+
+    async def _inject_devices(self, document: dict[str, Any], container: Container) -> list[int]:
+        requests = container.host_config.device_requests
+        if not requests:
+            return []
+        registry = await asyncio.to_thread(cdi.read, self.settings.cdi_spec_dirs)
+        return cdi.apply(document, registry.edits(cdi.names(requests, registry)))
 
     def _shm(self, container: Container) -> str:
         mode = container.host_config.ipc_mode
@@ -213,7 +223,9 @@ def container_attributes(container: Container, **more: str) -> dict[str, str]:
     return {**container.config.labels, "image": container.config.image, "name": container.name, **more}
 
 
-def _preparation(container: Container, sources: list[tuple[MountPoint, str]], resolver: Path | None) -> Preparation:
+def _preparation(
+    container: Container, sources: list[tuple[MountPoint, str]], resolver: Path | None, groups: list[int]
+) -> Preparation:
     copies = tuple(
         CopyUp(destination=mount.destination, folder=Path(source))
         for mount, source in sources
@@ -221,7 +233,7 @@ def _preparation(container: Container, sources: list[tuple[MountPoint, str]], re
     )
     return Preparation(
         user=container.config.user,
-        groups=tuple(container.host_config.group_add or ()),
+        groups=(*(container.host_config.group_add or ()), *map(str, groups)),
         copy_up=copies,
         files=assemble.MOUNT_POINTS,
         resolver=resolver,

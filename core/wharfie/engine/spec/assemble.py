@@ -10,6 +10,7 @@ from typing import Any
 from wharfie.engine.model.container import Container
 from wharfie.engine.settings import EngineSettings
 from wharfie.engine.spec import capabilities, devices, limits, security
+from wharfie.engine.spec.environment import merge_environment
 from wharfie.spi.driver import HostFacts
 from wharfie.spi.hooks import Adjustment
 
@@ -144,18 +145,6 @@ def environment(container: Container) -> list[str]:
     if container.config.tty:
         base.append("TERM=xterm")
     return merge_environment([*base, *container.link_environment], container.config.env or ())
-
-
-def merge_environment(base: Sequence[str], more: Sequence[str]) -> list[str]:
-    """`more` replaces by name; a name without "=" removes (as Docker does with `-e NAME` for an unset variable)."""
-    values = {entry.partition("=")[0]: entry for entry in base}
-    for entry in more:
-        name, has_value, _ = entry.partition("=")
-        if has_value:
-            values[name] = entry
-        else:
-            values.pop(name, None)
-    return list(values.values())
 
 
 def _namespaces(container: Container, found: Found) -> list[dict[str, str]]:
