@@ -12,7 +12,7 @@ from wharfie.plugins.switch import edit, set_disabled
 from wharfie.spi.errors import InvalidArgument
 
 FILE = """{
-    "log-driver": "local",   
+    "log-driver":   "local",
     "log-opts": {"max-size": "10m", "x": ["}", "\\"disabled-plugins\\": [1]"]},
 
     "disabled-plugins": [

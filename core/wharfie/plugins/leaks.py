@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
+from wharfie.plugins.worker import Job
+
 T = TypeVar("T")
 
 THREADS = 8
@@ -29,28 +31,30 @@ class Watch:
     def __init__(self) -> None:
         self.wanted = 0  # by how many; see `on`
         self._lock = threading.Lock()
-        self._running = 0
-        self._overlaps = 0  # calls begun so far, to see whether another one ran meanwhile
+        self._running: set[Job] = set()
+        self._begun = 0  # calls so far, to see whether another one ran meanwhile
 
     @property
     def on(self) -> bool:
         """Does anybody want to know?"""
         return self.wanted > 0
 
-    def around(self, findings: Findings, work: Callable[[], T]) -> T:
-        """In a worker: do `work`, and note what it left behind if nobody else was at work."""
+    def around(self, findings: Findings, job: Job, work: Callable[[], T]) -> T:
+        """In a worker: do `work`, and note what it left behind if nobody else was at work. Calls that were given up and
+        hang do not count: they do nothing."""
         with self._lock:
-            self._running += 1
-            self._overlaps += 1
-            alone, begun = self._running == 1, self._overlaps
+            alone = all(other.lost for other in self._running)
+            self._running.add(job)
+            self._begun += 1
+            begun = self._begun
         before = (_descriptors(), _threads()) if alone else None
         try:
             return work()
         finally:
             after = (_descriptors(), _threads()) if before else None
             with self._lock:
-                self._running -= 1
-                alone = alone and self._overlaps == begun
+                self._running.discard(job)
+                alone = alone and self._begun == begun
             if alone and before and after:
                 findings.add(after[0].items() - before[0].items(), after[1] - before[1])
 
@@ -125,7 +129,8 @@ def _of(pid: str) -> dict[int, str]:
         for entry in entries:
             with suppress(OSError):
                 found[int(entry.name)] = os.readlink(entry.path)  # noqa: PTH115  # for each of many calls
-    return found
+    own = f"/proc/{os.getpid()}/fd"  # the listing itself
+    return {number: target for number, target in found.items() if target != own}
 
 
 def _last(pid: int) -> str:

@@ -86,8 +86,8 @@ class Supervisor:
             await self._pass_circuit()
         if LEAK_WATCH.on:
             unwatched = work
-            work = lambda: LEAK_WATCH.around(self.findings, unwatched)  # noqa: E731
-        run = Run(self.entry.title, method, arguments, work, limit, self._settle)
+            work = lambda: LEAK_WATCH.around(self.findings, run, unwatched)  # noqa: E731
+        run: Run[T] = Run(self.entry.title, method, arguments, work, limit, self._settle)
         try:
             self._pool.submit(run)
         except Exhausted:
