@@ -18,7 +18,7 @@ Ipam = IpamDriver
 
 
 class IpamContract(Contract[IpamDriver]):
-    """`subnets`: where the tests' pools are; each is a /24 that the driver accepts. `chooses`: it finds a subnet by itself."""
+    """`subnets`: where the tests' pools are, each a /24 that the driver accepts. `chooses`: it finds subnets by itself."""
 
     kind: ClassVar[str] = "ipam"
 
@@ -27,6 +27,11 @@ class IpamContract(Contract[IpamDriver]):
 
     def subnet(self, number: int) -> Subnet:
         return ip_network(self.subnets.format(number=100 + number))
+
+    def part(self, prefix: int, index: int = 0) -> Subnet:
+        """A part of the first subnet."""
+        parts: list[Subnet] = list(self.subnet(1).subnets(new_prefix=prefix))
+        return parts[index]
 
     def pool(self, driver: Ipam, number: int) -> PoolLease:
         return driver.request_pool(PoolRequest(subnet=self.subnet(number)))
@@ -131,7 +136,7 @@ class IpamContract(Contract[IpamDriver]):
         with refused(Forbidden, "a pool that is in use"):
             self.pool(driver, 1)
         with refused(Forbidden, "a part of a pool that is in use"):
-            driver.request_pool(PoolRequest(subnet=next(iter(self.subnet(1).subnets(new_prefix=26)))))
+            driver.request_pool(PoolRequest(subnet=self.part(26)))
 
     @rule(
         "An address comes with its subnet's prefix length, and is neither the network's nor the broadcast one.",
@@ -191,7 +196,7 @@ class IpamContract(Contract[IpamDriver]):
         source=DOCKER,
     )
     def test_ipa_10(self, rig: Rig[Ipam], driver: Ipam) -> None:
-        part = list(self.subnet(1).subnets(new_prefix=28))[4]
+        part = self.part(28, 4)
         lease = driver.request_pool(PoolRequest(subnet=self.subnet(1), ip_range=part))
         for _ in range(10):
             got = driver.request_address(lease.id, None, {}).interface.ip
@@ -203,7 +208,7 @@ class IpamContract(Contract[IpamDriver]):
         methods="request_address release_address",
     )
     def test_ipa_11(self, rig: Rig[Ipam], driver: Ipam) -> None:
-        subnet = next(iter(self.subnet(1).subnets(new_prefix=29)))
+        subnet = self.part(29)
         lease = driver.request_pool(PoolRequest(subnet=subnet))
         got = []
         with refused(OutOfSpace, f"the {subnet.num_addresses}th address of {subnet}"):
