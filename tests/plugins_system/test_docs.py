@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from pathlib import Path
 
 from wharfie.plugins.contract import CONTRACTS, methods
@@ -13,6 +14,7 @@ from wharfie.spi.volume import VolumeDriver
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "writing-a-driver.md").read_text()
+CRASHES = (ROOT / "docs" / "surviving-crashes.md").read_text()
 ACME = ROOT / "tests" / "strangers" / "wharfie-acme"
 
 
@@ -21,6 +23,13 @@ def test_every_quoted_block_is_in_the_file_that_it_names():
     assert len(blocks) >= 7
     for name, text in blocks:
         assert text in (ACME / name).read_text(), f"{name} has changed; the page still says:\n{text}"
+
+
+def test_the_page_on_crashes_quotes_the_package_too():
+    blocks = re.findall(r'^ *```\w+ title="([^"]+)"\n(.*?)^ *```$', CRASHES, re.MULTILINE | re.DOTALL)
+    assert blocks
+    for name, text in blocks:
+        assert textwrap.indent(textwrap.dedent(text), "    ") in (ACME / name).read_text()
 
 
 def test_figures_and_names_of_the_page_are_those_of_the_code():
