@@ -23,6 +23,9 @@ from wharfie.spi.ipam import (
 from wharfie_ipam_reserved.file import Pool, find, read
 from wharfie_ipam_reserved.settings import ReservedSettings
 
+OVERLAP = "Pool overlaps with other one on this address space"
+"""Docker's words for a subnet that another network holds."""
+
 FILE = "file"
 """The option of a network, and the key of a lease's data, that says where the reservations are."""
 
@@ -106,6 +109,8 @@ class ReservedDriver(IpamDriver):
     def _chosen(self, pools: Sequence[Pool], file: str, request: PoolRequest) -> Pool:
         fitting = [pool for pool in pools if pool.subnet.version == request.family]
         if request.subnet is not None:
+            if any(_overlap(request.subnet, held.subnet) for held in self._held.values()):
+                raise Forbidden(OVERLAP)
             fitting = [pool for pool in fitting if pool.subnet == request.subnet]
         if not fitting:
             what = f"subnet {request.subnet}" if request.subnet else f"IPv{request.family} subnet"
@@ -113,7 +118,7 @@ class ReservedDriver(IpamDriver):
             raise InvalidArgument(f"{FILE}: {file} has no {what}; it has {has}")
         free = [pool for pool in fitting if not any(_overlap(pool.subnet, held.subnet) for held in self._held.values())]
         if not free:
-            raise Forbidden("Pool overlaps with other one on this address space")
+            raise Forbidden(OVERLAP)
         if request.subnet is None:
             free = [pool for pool in free if not any(_overlap(pool.subnet, other) for other in request.avoid)]
             if not free:
@@ -126,7 +131,7 @@ class ReservedDriver(IpamDriver):
 
 def _gateway(pool: Pool, wanted: Address | None) -> Address:
     if wanted is None:
-        return pool.first
+        return pool.gateway or pool.first
     _check_inside(pool, wanted)
     if owner := pool.owner(wanted):
         raise Conflict(f"{wanted} is reserved for {owner} and cannot be the gateway")

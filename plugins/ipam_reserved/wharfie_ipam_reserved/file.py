@@ -64,12 +64,12 @@ class Pool(BaseModel):
 
     @property
     def first(self) -> Address:
-        """The gateway: the one that is named, else the first address that an interface may have."""
-        return self.gateway or self.subnet[1 if self.subnet.num_addresses > 2 else 0]
+        """What a gateway is that nobody named: the first address that an interface may have."""
+        return self.subnet[1 if self.subnet.num_addresses > 2 else 0]
 
     def open_addresses(self) -> Iterator[Address]:
         """Those of the ranges that are nobody's, lowest of each range first."""
-        kept = {*self.hosts.values(), self.first}
+        kept: set[Address | None] = {*self.hosts.values(), self.gateway}
         if self.subnet.num_addresses > 2:
             kept.add(self.subnet.network_address)
             if self.subnet.version == 4:
@@ -83,7 +83,7 @@ class Pool(BaseModel):
 
     def is_open(self, address: Address) -> bool:
         """Is the address in a range, and nobody's?"""
-        if address in self.hosts.values() or address == self.first:
+        if address in self.hosts.values() or address == self.gateway:
             return False
         return any(
             low.version == address.version and int(low) <= int(address) <= int(high)
@@ -96,17 +96,11 @@ class Pool(BaseModel):
 
 
 class _File(BaseModel):
+    """Pools may overlap: the engine lets only one of them be held at a time."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pools: tuple[Pool, ...]
-
-    @model_validator(mode="after")
-    def _apart(self) -> _File:
-        for number, one in enumerate(self.pools):
-            for other in self.pools[:number]:
-                if one.subnet.version == other.subnet.version and one.subnet.overlaps(other.subnet):
-                    raise ValueError(f"the subnets {other.subnet} and {one.subnet} overlap")
-        return self
 
 
 def read(path: str) -> tuple[Pool, ...]:
