@@ -31,6 +31,7 @@ $(BIN)/docker: | deps
 
 bench: setup
 	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench_images.py
 
 check: setup
 	$(BIN)/ruff format --check .

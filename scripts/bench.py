@@ -336,29 +336,29 @@ def warm_up(engines: Sequence[Contender], program: str) -> None:
         engine.samples.clear()
 
 
-def document(engines: Sequence[Contender], program: str, rounds: int) -> dict[str, Any]:
+def document(engines: Sequence[Contender], figures: Sequence[Figure], client: str, rounds: int) -> dict[str, Any]:
     """All that was found, for other programs."""
     by_name = {engine.name: engine for engine in engines}
     ratios = {}
     if by_name.keys() == {OURS, THEIRS}:
-        ratios = {figure.key: by_name[OURS].median(figure.key) / by_name[THEIRS].median(figure.key) for figure in FIGURES}
+        ratios = {figure.key: by_name[OURS].median(figure.key) / by_name[THEIRS].median(figure.key) for figure in figures}
     return {
         "date": time.strftime("%Y-%m-%d"),
         "machine": {"kernel": platform.release(), "arch": platform.machine(), "cpus": os.cpu_count()},
         "python": platform.python_version(),
-        "client": Path(program).name,
+        "client": client,
         "rounds": rounds,
         "engines": {
             engine.name: {key: {"median": engine.median(key), "samples": values} for key, values in engine.samples.items()}
             for engine in engines
         },
-        "units": {figure.key: figure.unit for figure in FIGURES},
+        "units": {figure.key: figure.unit for figure in figures},
         "ratios": ratios,
-        "aims": {figure.key: figure.aim for figure in FIGURES if figure.aim is not None},
+        "aims": {figure.key: figure.aim for figure in figures if figure.aim is not None},
     }
 
 
-def table(found: dict[str, Any]) -> Table:
+def table(found: dict[str, Any], figures: Sequence[Figure]) -> Table:
     """For people."""
     ratios: dict[str, float] = found["ratios"]
     title = f"Medians of {found['rounds']} rounds, client {found['client']}"
@@ -368,7 +368,7 @@ def table(found: dict[str, Any]) -> Table:
         shown.add_column(name, justify="right", no_wrap=True)
     for name in ("ratio", "aim", ""):
         shown.add_column(name, justify="right", no_wrap=True)
-    for figure in FIGURES:
+    for figure in figures:
         values = [found["engines"][name][figure.key]["median"] for name in found["engines"]]
         ratio = ratios.get(figure.key)
         judged = values[0] if figure.absolute and OURS in found["engines"] else ratio
@@ -392,6 +392,20 @@ def _rounded(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def report(engines: Sequence[Contender], figures: Sequence[Figure], *, client: str, rounds: int, target: str | None) -> int:
+    """For people, or with `target` for programs: a file, or "-". The exit status."""
+    found = document(engines, figures, client, rounds)
+    if target == "-":
+        print(json.dumps(found, indent=2))
+        return 0
+    if target:
+        Path(target).write_text(json.dumps(found, indent=2) + "\n")
+    output = Console(highlight=False)
+    output.width = max(output.width, 100)  # a file has no width of its own
+    output.print(table(found, figures))
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Our engine beside dockerd, if one is installed.")
     parser.add_argument("--rounds", type=int, default=15, help="samples of each figure (default 15)")
@@ -412,7 +426,7 @@ def main() -> int:
             engine.load_image()
         warm_up(engines, program)
         measure(engines, program, arguments.rounds)
-        found = document(engines, program, arguments.rounds)
+        return report(engines, FIGURES, client=Path(program).name, rounds=arguments.rounds, target=arguments.json)
     except (BenchFailed, ClientError, OSError) as error:
         console.print(f"[red]{error}[/]")
         return 1
@@ -422,15 +436,6 @@ def main() -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for engine in engines:
             engine.end()
-    if arguments.json == "-":
-        print(json.dumps(found, indent=2))
-        return 0
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(found, indent=2) + "\n")
-    output = Console(highlight=False)
-    output.width = max(output.width, 100)  # a file has no width of its own
-    output.print(table(found))
-    return 0
 
 
 if __name__ == "__main__":

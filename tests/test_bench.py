@@ -8,15 +8,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCH = Path(__file__).parents[1] / "scripts" / "bench.py"
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
-def test_every_figure(tmp_path):
+@pytest.mark.parametrize(
+    ("script", "options", "example"),
+    [
+        ("bench.py", (), "API start"),
+        ("bench_images.py", ("--files", "20", "--listed", "3"), "push of it"),
+    ],
+)
+def test_every_figure(tmp_path, script, options, example):
     folder = tmp_path / "scratch"
     folder.mkdir()
     found = tmp_path / "found.json"
     result = subprocess.run(
-        [sys.executable, BENCH, "--rounds", "1", "--engine", "wharfie", "--json", found],
+        [sys.executable, SCRIPTS / script, *options, "--rounds", "1", "--engine", "wharfie", "--json", found],
         env={**os.environ, "TMPDIR": str(folder)},
         capture_output=True,
         timeout=100,
@@ -28,5 +37,5 @@ def test_every_figure(tmp_path):
     figures = document["engines"]["wharfie"]
     assert figures.keys() == document["units"].keys()
     assert all(figure["median"] > 0 for figure in figures.values())
-    assert "API start" in result.stdout
+    assert example in result.stdout
     assert list(folder.iterdir()) == []
