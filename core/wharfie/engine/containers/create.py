@@ -15,7 +15,9 @@ from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.merging import complete
 from wharfie.engine.containers.modes import check_modes, complete_modes
 from wharfie.engine.containers.networking import choose_networks
+from wharfie.engine.containers.refusals import check_refusals
 from wharfie.engine.containers.restarts import check_restart
+from wharfie.engine.containers.signals import parse as parse_signal
 from wharfie.engine.identity import check_name, generate_name, new_id, rfc3339
 from wharfie.engine.images.images import Images
 from wharfie.engine.model.config import Config
@@ -70,6 +72,7 @@ class Creator:
         warnings: list[str] = []
         config = _config(request, image)
         host = request.host_config
+        check_refusals(request)
         self._check(config, host)
         complete_modes(host, self.settings, self.host)
         container_id = new_id()
@@ -130,8 +133,6 @@ class Creator:
         check_bindings(host.port_bindings or {})
         check_modes(host, self.catalog.get)
         check_restart(host)
-        for key, refused in _unsupported(host):
-            raise InvalidArgument(f"{key}: {refused}")
 
     async def _runtime(self, host: HostConfig, warnings: list[str]) -> str:
         default = self.settings.default_runtime
@@ -219,6 +220,7 @@ def _check_config(config: Config) -> None:
             raise InvalidArgument(f"invalid environment variable: {entry}")
     if any("\x00" in word for word in [*(config.cmd or []), *(config.entrypoint or [])]):
         raise InvalidArgument("a command's words cannot contain NUL")
+    parse_signal(config.stop_signal, 0)
     if config.stop_timeout is not None and config.stop_timeout < -1:
         raise InvalidArgument(f"invalid stop timeout {config.stop_timeout}: want seconds, or -1 to wait for ever")
 
@@ -248,13 +250,3 @@ def _volume_request(mount: MountPoint, host: HostConfig) -> tuple[dict[str, str]
 def _exposed(config: Config, host: HostConfig) -> list[str]:
     ports = {*(config.exposed_ports or {}), *(host.port_bindings or {})}
     return sorted(ports, key=lambda port: (port.partition("/")[2], int(port.partition("/")[0].split("-")[0] or 0)))
-
-
-def _unsupported(host: HostConfig) -> list[tuple[str, str]]:
-    """Fields that are refused rather than ignored."""
-    found: list[tuple[str, str]] = []
-    if host.userns_mode not in ("", "host"):
-        found.append(("UsernsMode", f"invalid USER mode: {host.userns_mode}"))
-    if host.isolation not in ("", "default"):
-        found.append(("Isolation", f"invalid isolation '{host.isolation}' on linux"))
-    return found

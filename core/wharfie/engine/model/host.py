@@ -161,6 +161,7 @@ class HostConfig(Model):
     devices: list[DeviceMapping] | None = None
     device_cgroup_rules: list[str] | None = None
     device_requests: list[DeviceRequest] | None = None
+    kernel_memory_tcp: Annotated[int, Field(alias="KernelMemoryTCP")] = 0
     memory_reservation: int = 0
     memory_swap: int = 0
     memory_swappiness: int | None = None
@@ -182,6 +183,8 @@ class HostConfig(Model):
         for key in ("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Mounts", "Init"):
             if document.get(key) is None:
                 document.pop(key, None)
+        if document.get("KernelMemoryTCP") == 0:
+            document.pop("KernelMemoryTCP")
         return document
 
 

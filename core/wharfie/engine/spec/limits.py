@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wharfie.engine.model.host import HostConfig, ThrottleDevice, Ulimit
+from wharfie.engine.model.host import HostConfig, Ulimit
 from wharfie.engine.settings import DefaultUlimit
 from wharfie.spi.errors import InvalidArgument
 
@@ -34,6 +34,7 @@ def check(host: HostConfig) -> None:
         raise InvalidArgument("Range of blkio weight is from 10 to 1000")
     if not -1000 <= host.oom_score_adj <= 1000:
         raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    _block_io(host)
     for ulimit in host.ulimits or ():
         if ulimit.name not in ULIMITS:
             raise InvalidArgument(f"invalid ulimit type: {ulimit.name}")
@@ -121,6 +122,8 @@ def _block_io(host: HostConfig) -> dict[str, Any]:
     result: dict[str, Any] = {}
     if host.blkio_weight:
         result["weight"] = host.blkio_weight
+    if host.blkio_weight_device:
+        result["weightDevice"] = [{**_numbers(device.path), "weight": device.weight} for device in host.blkio_weight_device]
     for key, devices in (
         ("throttleReadBpsDevice", host.blkio_device_read_bps),
         ("throttleWriteBpsDevice", host.blkio_device_write_bps),
@@ -128,16 +131,16 @@ def _block_io(host: HostConfig) -> dict[str, Any]:
         ("throttleWriteIOPSDevice", host.blkio_device_write_i_ops),
     ):
         if devices:
-            result[key] = [_throttle(device) for device in devices]
+            result[key] = [{**_numbers(device.path), "rate": device.rate} for device in devices]
     return result
 
 
-def _throttle(device: ThrottleDevice) -> dict[str, int]:
+def _numbers(path: str) -> dict[str, int]:
     try:
-        number = os.stat(device.path).st_rdev
+        number = os.stat(path).st_rdev
     except OSError as error:
-        raise InvalidArgument(f"invalid block device {device.path}: {error.strerror}") from error
-    return {"major": os.major(number), "minor": os.minor(number), "rate": device.rate}
+        raise InvalidArgument(f"invalid block device {path}: {error.strerror}") from error
+    return {"major": os.major(number), "minor": os.minor(number)}
 
 
 def rlimits(asked: Sequence[Ulimit], defaults: Mapping[str, DefaultUlimit]) -> list[dict[str, Any]]:
