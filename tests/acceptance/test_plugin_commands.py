@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -113,6 +114,27 @@ def test_trace_shows_calls_as_they_end(daemon: Daemon, tmp_path: Path):
     line = next(line for line in output.read_text().splitlines() if "t2-" in line)
     assert line.split()[0] == "create" and line.split()[1] in made and line.endswith("ok") and " ms " in line
     daemon.docker("volume", "rm", "t1", *made)
+
+
+def test_metrics(daemon: Daemon):
+    daemon.docker("volume", "create", "-d", "acme", "m1")
+    daemon.docker("volume", "create", "-d", "acme", "-o", "nope=1", "m2", status=1)
+    status, headers, content = daemon.exchange("GET", "/wharfie/metrics")
+    assert status == 200 and headers["content-type"].startswith("text/plain; version=0.0.4")
+    samples = {}
+    for line in content.decode().splitlines():
+        assert re.fullmatch(r'(# (HELP|TYPE) \w+ .+|\w+\{(\w+="([^"\\]|\\.)*",?)+\} [\d.e+-]+)', line), line
+        if not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            samples[name] = float(value)
+    create = 'kind="volume",driver="acme",method="create"'
+    assert samples[f"wharfie_driver_calls_total{{{create}}}"] >= 2
+    assert samples[f"wharfie_driver_failures_total{{{create}}}"] >= 1
+    assert samples['wharfie_driver_circuit_open{kind="network",driver="bridge"}'] == 0
+    assert samples['wharfie_driver_restarts_total{kind="volume",driver="acme"}'] == 0
+    state = 'kind="volume",driver="acme",distribution="wharfie-acme",version="0.3",state="open"'
+    assert samples[f"wharfie_driver_state{{{state}}}"] == 1
+    daemon.docker("volume", "rm", "m1")
 
 
 def test_doctor_says_what_fails_and_what_mends_it(daemon: Daemon):

@@ -19,6 +19,7 @@ from wharfie.api import (
     files,
     images,
     inactive,
+    metrics,
     networks,
     plugins,
     system,
@@ -47,6 +48,7 @@ _ROUTERS = (
     volumes.router,
     events.router,
     plugins.router,
+    metrics.router,
     inactive.router,
 )
 

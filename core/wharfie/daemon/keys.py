@@ -167,7 +167,7 @@ KEYS: tuple[Key, ...] = (
     _refused("cpu-rt-runtime", Kind.NUMBER, "real-time scheduling of cgroup v1 is not supported"),
     _refused("default-gateway", Kind.TEXT, "the gateway of containers is the bridge itself; bip sets its address"),
     _refused("default-gateway-v6", Kind.TEXT, "the gateway of containers is the bridge itself; bip6 sets its address"),
-    _refused("metrics-addr", Kind.TEXT, "there is no metrics endpoint yet"),
+    _refused("metrics-addr", Kind.TEXT, "metrics are part of the API: GET /wharfie/metrics"),
     _refused("rootless", Kind.SWITCH, "this daemon runs as root only"),
     _refused("selinux-enabled", Kind.SWITCH, "SELinux labels are not supported"),
     _refused("userns-remap", Kind.TEXT, "remapped user ids are not supported yet"),

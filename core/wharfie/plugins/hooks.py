@@ -128,6 +128,11 @@ class Hooks:
         """Problems that plugins see on the host."""
         return [problem for _, problems in await self._ask("doctor_checks", {}, Sequence) for problem in problems]
 
+    def deliveries(self) -> Sequence[tuple[str, int, int]]:
+        """Of each plugin that hears events: its name, how many it never got, and how many it failed on."""
+        feeds = [(name, plugin.feed) for name, plugin in self._plugins.items()]
+        return [(name, feed.dropped, feed.failed) for name, feed in sorted(feeds) if feed is not None]
+
     def states(self) -> Sequence[DriverState]:
         """A row for each plugin, and for each required one that is not there."""
         rows = []
