@@ -28,7 +28,7 @@ from wharfie.engine.networks.files import check_name_service
 from wharfie.engine.networks.networks import Networks
 from wharfie.engine.networks.ports import check_bindings
 from wharfie.engine.settings import EngineSettings
-from wharfie.engine.spec import capabilities, cdi, devices, limits, security
+from wharfie.engine.spec import capabilities, cdi, devices, limits, security, support
 from wharfie.engine.undo import Undo
 from wharfie.engine.volumes import Volumes
 from wharfie.plugins.drivers import Drivers
@@ -74,6 +74,7 @@ class Creator:
         host = request.host_config
         check_refusals(request)
         self._check(config, host)
+        warnings += support.discard(host, self.host)
         complete_modes(host, self.settings, self.host)
         container_id = new_id()
         config.hostname = config.hostname or _hostname(host, container_id)
