@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from wharfie.spi.errors import InvalidArgument, WharfieError
+from wharfie.spi.errors import InvalidArgument, Unavailable, WharfieError
 
 
 def simple(make, **options):
@@ -31,10 +31,10 @@ def parts(layout):
     return manifest, manifest["config"]["digest"], [layer["digest"] for layer in manifest["layers"]]
 
 
-async def nothing_is_left(house) -> None:
+async def nothing_is_left(house, *, but_for_the_next_attempt: bool = False) -> None:
     assert house.images.list(all=True, filters={}) == []
     assert not house.blobs()
-    assert not house.unfinished()
+    assert bool(house.unfinished()) == but_for_the_next_attempt
     assert not await house.layers()
     assert json.loads((house.root / "content/index.json").read_text())["manifests"] == []
 
@@ -46,9 +46,10 @@ async def asked_for(server, digest) -> None:
 
 def refused(with_house, address, message) -> None:
     async def work(house) -> None:
-        with pytest.raises(WharfieError, match=message):
+        with pytest.raises(WharfieError, match=message) as caught:
             await house.pull(f"{address}/x", "1")
-        await nothing_is_left(house)
+        broke_off = isinstance(caught.value.__cause__, Unavailable)
+        await nothing_is_left(house, but_for_the_next_attempt=broke_off)
 
     with_house(work)
 
@@ -188,7 +189,7 @@ def test_a_connection_that_always_breaks_is_an_error(with_house, make, liar) -> 
     assert len([path for path, _ in server.seen if path.endswith(layers[0])]) == 3
 
 
-def test_a_cancelled_pull_leaves_nothing(with_house, make, liar) -> None:
+def test_a_cancelled_pull_goes_on_the_next_time(with_house, make, liar) -> None:
     layout = simple(make)
     _, _, layers = parts(layout)
     server = liar(layout)
@@ -215,9 +216,15 @@ def test_a_cancelled_pull_leaves_nothing(with_house, make, liar) -> None:
         with pytest.raises(asyncio.CancelledError):
             await pull
         release.set()
-        await nothing_is_left(house)
+        await nothing_is_left(house, but_for_the_next_attempt=True)
         server.tamper = lambda handler, path: False
+        server.seen.clear()
         await house.pull(f"{server.address}/x", "1")
+        # The configuration and the other layer were there, and a thousand bytes of this one.
+        assert [(path.rpartition("/")[2], ranges) for path, ranges in server.seen if "/blobs/" in path] == [
+            (layers[0], "bytes=1000-")
+        ]
+        assert not house.unfinished()
 
     with_house(work)
 

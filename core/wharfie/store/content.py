@@ -3,7 +3,7 @@
     content/
       oci-layout, index.json    (image-spec, image-layout.md)
       blobs/sha256/HEX          whole and verified; named only after it and its folder are on the disk
-      ingest/HEX                a download under way, continued after a crash
+      ingest/HEX                a download under way, or what is left of one, continued by the next pull
       ingest/spool-…            a body of unknown digest under way; removed at the next start
 
 All methods block on the disk and belong into a worker thread, except where they say otherwise. Errors: OutOfSpace and
@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from wharfie.spi.errors import DataLoss, InvalidArgument, from_os_error
 
 LEFTOVER_BYTES = 1 << 30
 LEFTOVER_SECONDS = 7 * 86400
-"""How much of unfinished downloads is kept over a start, and for how long."""
+"""How much of pulls that did not end well is kept for the next attempt, and for how long."""
 
 _CHUNK = 1 << 20
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -41,6 +42,7 @@ class Ingest:
         self._digest = digest
         self._size = size
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        store.begun(path.name)
         with _disk():
             self.descriptor = os.open(path, flags, 0o600)
         self._hash = hashlib.sha256()
@@ -89,6 +91,7 @@ class Ingest:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+            self._store.ended(self._path.name)
 
     def discard(self) -> None:
         """Remove what is there, unless it was committed. May be repeated."""
@@ -148,6 +151,8 @@ class ContentStore:
         self.root = root
         self._blobs = root / "blobs" / "sha256"
         self._ingest = root / "ingest"
+        self._lock = threading.Lock()
+        self._open: set[str] = set()  # names in `ingest` that are written
 
     def open(self) -> None:
         """Make the folders, and bound what a killed predecessor left unfinished."""
@@ -158,17 +163,49 @@ class ContentStore:
             layout = self.root / "oci-layout"
             if not layout.exists():
                 layout.write_bytes(_LAYOUT)
-            self._bound_leftovers()
-
-    def _bound_leftovers(self) -> None:
-        found = sorted(self._ingest.iterdir(), key=lambda path: -path.stat().st_mtime)
-        total = 0
-        for path in found:
-            facts = path.stat()
-            total += facts.st_size
-            old = time.time() - facts.st_mtime > LEFTOVER_SECONDS
-            if old or total > LEFTOVER_BYTES or path.name.startswith("spool-"):
+            for path in self._ingest.glob("spool-*"):
                 path.unlink()
+        self.bound_leftovers()
+
+    def begun(self, name: str) -> None:
+        """A file of `ingest` is written from now on."""
+        with self._lock:
+            self._open.add(name)
+
+    def ended(self, name: str) -> None:
+        """It is not written any more."""
+        with self._lock:
+            self._open.discard(name)
+
+    def leftovers(self) -> dict[str, int]:
+        """Bytes of what was not finished, by digest, the newest first. Downloads under way are not among them."""
+        with self._lock:
+            found = [entry for entry in os.scandir(self._ingest) if entry.name not in self._open and len(entry.name) == 64]
+            facts = sorted(((entry.stat(), entry.name) for entry in found), key=lambda pair: -pair[0].st_mtime)
+        return {f"sha256:{name}": fact.st_size for fact, name in facts}
+
+    def bound_leftovers(self, limit: int = LEFTOVER_BYTES) -> int:
+        """Remove the oldest until at most `limit` bytes are left, and what is too old; gives the bytes that went."""
+        freed = total = 0
+        for digest, size in self.leftovers().items():
+            path = self._ingest / _hex(digest)
+            with _disk():
+                old = time.time() - path.stat().st_mtime > LEFTOVER_SECONDS
+                total += size
+                if old or total > limit:
+                    path.unlink()
+                    freed += size
+        return freed
+
+    def set_aside(self, digest: str) -> None:
+        """Turn a blob that nobody needs into what is left of a download: a pull that wants it again finds it there."""
+        with self._lock, _disk():
+            if _hex(digest) in self._open:
+                self.path(digest).unlink(missing_ok=True)
+                return
+            with contextlib.suppress(FileNotFoundError):
+                self.path(digest).rename(self._ingest / _hex(digest))
+                os.utime(self._ingest / _hex(digest))
 
     def path(self, digest: str) -> Path:
         """Where the blob is, or would be. Does not block."""
@@ -195,6 +232,20 @@ class ContentStore:
         if len(data) > limit or "sha256:" + hashlib.sha256(data).hexdigest() != digest:
             raise DataLoss(f"blob {digest} in {self._blobs} is damaged: pull or load its image again")
         return data
+
+    def fault(self, digest: str, size: int | None) -> str:
+        """Read a blob whole. What is wrong with it, in words; empty when it is what its name and `size` say."""
+        try:
+            with open(self.path(digest), "rb", buffering=0) as file:
+                found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+                length = file.tell()
+        except FileNotFoundError:
+            return "it is missing"
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
+        if size is not None and length != size:
+            return f"it has {length} bytes, not {size}"
+        return "" if found == digest else f"its content is {found}"
 
     def put(self, data: bytes) -> str:
         """Keep a small document; gives its digest. May be repeated."""

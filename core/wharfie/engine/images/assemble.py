@@ -11,13 +11,13 @@ from concurrent.futures import Executor
 from typing import ParamSpec, TypeVar
 
 from wharfie.engine.images import documents
-from wharfie.engine.images.catalog import Catalog, layout_index
+from wharfie.engine.images.catalog import Catalog, blobs_of, layout_index
 from wharfie.engine.images.documents import ImageConfig
 from wharfie.engine.images.reference import Name
 from wharfie.engine.images.unpack import Moved, Unpacker, Wanted
 from wharfie.engine.model.image import Image, ImageLayer
 from wharfie.plugins.drivers import Drivers
-from wharfie.spi.errors import Conflict, WharfieError
+from wharfie.spi.errors import Conflict, Unavailable, WharfieError
 from wharfie.spi.registry import Descriptor
 from wharfie.spi.storage import StorageDriver
 from wharfie.store.content import ContentStore
@@ -48,28 +48,31 @@ class Assembler:
         )
 
     @contextlib.asynccontextmanager
-    async def building(self, chains: Sequence[str], blobs: Sequence[str]) -> AsyncIterator[None]:
+    async def building(self, chains: Sequence[str], blobs: Sequence[str], *, keep: bool = False) -> AsyncIterator[None]:
         """Nothing of these is garbage meanwhile. If it fails, what no other image needs is taken away.
 
-        `chains`: the lowest layer first.
+        `chains`: the lowest layer first. `keep`: blobs are set aside for the next attempt when the registry or the caller
+        went away.
         """
         async with self.catalog.lock:  # what is being removed is gone before anybody counts on it
             pins = self.catalog.pin([*chains, *blobs])
             pins.__enter__()
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             pins.__exit__(None, None, None)
-            await asyncio.shield(self._take_away(chains, blobs))
+            aside = keep and isinstance(error, Unavailable | asyncio.CancelledError)
+            await asyncio.shield(self._take_away(chains, blobs, aside=aside))
             raise
         pins.__exit__(None, None, None)
 
-    async def _take_away(self, chains: Sequence[str], blobs: Sequence[str]) -> None:
+    async def _take_away(self, chains: Sequence[str], blobs: Sequence[str], *, aside: bool) -> None:
         async with self.catalog.lock:
             wanted = self.catalog.wanted_layers()
             await self.remove_layers([chain for chain in reversed(chains) if chain not in wanted])
             kept = self.catalog.wanted_blobs()
-            await self.remove_blobs([blob for blob in blobs if blob not in kept])
+            lost = [blob for blob in blobs if blob not in kept]
+            await (self.set_aside(lost) if aside else self.remove_blobs(lost))
 
     async def admit(self, reference: str, manifest: bytes) -> None:
         """Ask the hook plugins. Errors: Forbidden (one denies it), Unavailable (a required one is missing or failed)."""
@@ -142,6 +145,22 @@ class Assembler:
                 continue
             except WharfieError as error:
                 _LOG.error("layer %s is unused and could not be removed: %s", chain, error.message)
+
+    async def set_aside(self, blobs: Sequence[str]) -> None:
+        """Keep them for a while: see `ContentStore.set_aside`."""
+        await self.catalog.forget_compressed(blobs)
+        for blob in blobs:
+            await self.run(self.content.set_aside, blob)
+        await self.run(self.content.bound_leftovers)
+
+    async def is_whole(self, image: Image) -> bool:
+        """Whether every blob of the image is here."""
+        return all([await self.run(self.content.size, blob) is not None for blob in blobs_of(image)])
+
+    async def layer_at_hand(self, chain: str) -> ImageLayer | None:
+        """A layer that is unpacked and whose blob is here."""
+        layer = self.catalog.layer(chain)
+        return layer if layer is not None and await self.run(self.content.size, layer.blob) is not None else None
 
     async def remove_blobs(self, blobs: Sequence[str]) -> None:
         await self.catalog.forget_compressed(blobs)

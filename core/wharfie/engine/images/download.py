@@ -15,7 +15,7 @@ from wharfie.engine.images import pipes
 from wharfie.engine.images.flights import Flights
 from wharfie.engine.images.progress import INTERVAL
 from wharfie.plugins.supervisor import Supervised
-from wharfie.spi.errors import Cancelled, DeadlineExceeded, Unavailable, WharfieError
+from wharfie.spi.errors import Cancelled, DeadlineExceeded, InvalidArgument, Unavailable, WharfieError
 from wharfie.spi.registry import Credentials, Descriptor, Reference, RegistryDriver
 from wharfie.store.content import ContentStore, Ingest
 
@@ -63,7 +63,8 @@ class Downloader:
         self._flights: Flights[None, Step] = Flights()
 
     async def fetch(self, source: Source, blob: Descriptor, watch: Tell) -> None:
-        """Have the blob in the content store, whole and verified. What a failed fetch left is removed.
+        """Have the blob in the content store, whole and verified. What came before the registry or the caller went away
+        is kept for the next attempt.
 
         Errors: InvalidArgument (not what its descriptor says), OutOfSpace, the driver's.
         """
@@ -81,14 +82,31 @@ class Downloader:
         async with self._slots:
             ingest = await self._run(self._content.ingest, blob.digest, blob.size)
             try:
-                await self._attempt_all(source, blob, ingest, tell)
-                tell(Step("verifying", blob.size))
-                await self._run(ingest.commit)
+                await self._whole(source, blob, ingest, tell)
+            except (Unavailable, asyncio.CancelledError):
+                await asyncio.shield(self._run(ingest.close))
+                raise
             finally:
                 await asyncio.shield(self._run(ingest.discard))
         return tell(Step("complete"))
 
+    async def _whole(self, source: Source, blob: Descriptor, ingest: Ingest, tell: Tell) -> None:
+        """Fetch what is missing, and name the blob. What was left of an earlier attempt may be wrong: then all of it."""
+        continued = ingest.offset > 0
+        await self._attempt_all(source, blob, ingest, tell)
+        tell(Step("verifying", blob.size))
+        try:
+            await self._run(ingest.commit)
+        except InvalidArgument:
+            if not continued:
+                raise
+            await self._run(ingest.restart)
+            await self._attempt_all(source, blob, ingest, tell)
+            await self._run(ingest.commit)
+
     async def _attempt_all(self, source: Source, blob: Descriptor, ingest: Ingest, tell: Tell) -> None:
+        if ingest.offset == blob.size:
+            return
         for attempt in range(1, self._attempts + 1):
             try:
                 await self._attempt(source, blob, ingest, tell)

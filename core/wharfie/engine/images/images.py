@@ -83,7 +83,8 @@ class Images:
         self._remover = Remover(self._assembler, containers_using, self._tell)
 
     async def open(self) -> None:
-        """Load the records and bring the store in line with them: unneeded blobs go, damaged images are put aside.
+        """Load the records and bring the store in line with them: damaged images are put aside, and blobs that nobody
+        needs, of a pull that was killed, are kept for a while.
 
         An image whose layers the storage driver lost cannot be used; it is left out with a message in the log, and
         pulling or loading it again brings it back.
@@ -94,7 +95,7 @@ class Images:
         for image in [image for image in self._catalog.withdrawn.values() if not self._containers_using(image.id)]:
             await self._catalog.remove(image, withdraw=False)
         wanted = self._catalog.wanted_blobs()
-        await self._assembler.remove_blobs(sorted(await self._assembler.run(self._content.digests) - wanted))
+        await self._assembler.set_aside(sorted(await self._assembler.run(self._content.digests) - wanted))
         await self._assembler.write_index()
 
     async def _put_aside_damaged(self) -> None:
@@ -285,6 +286,7 @@ class Images:
     async def prune(self, filters: Filters) -> tuple[Said, int]:
         """`docker image prune`: what went, and the bytes set free. Errors: InvalidArgument (a filter)."""
         removed, space = await self._remover.prune(filters)
+        await self._assembler.run(self._content.bound_leftovers, 0)
         self._events.emit("image", "prune", "", {"reclaimed": str(space)})
         return removed, space
 

@@ -76,7 +76,7 @@ class Loader:
             counts = f"expected {len(config.diff_ids)}, got {len(listed.layers)}"
             raise InvalidArgument(f"invalid manifest, layers length mismatch: {counts}")
         image = self._catalog.images.get(key)
-        if image is None:
+        if image is None or not await self._assembler.is_whole(image):
             image = await self._new(archive, listed, key, data, config, quiet=quiet, progress=progress)
         await self._name(image, listed.names, progress)
         for name in listed.names:
@@ -105,7 +105,7 @@ class Loader:
             await self._assembler.run(self._content.put, data)
             layers: list[ImageLayer] = []
             for at, (file, blob, diff_id) in enumerate(zip(listed.layers, blobs, config.diff_ids, strict=True)):
-                layer = self._catalog.layer(chains[at])
+                layer = await self._assembler.layer_at_hand(chains[at])
                 if layer is None:
                     line = LayerLine(progress if not quiet else lambda _: None, short(diff_id))
                     wanted = Wanted(blob, diff_id, chains[at], chains[at - 1] if at else None)

@@ -85,7 +85,7 @@ class Puller:
         self, source: Source, manifest: Manifest, parts: ImageManifest, names: Sequence[Name], progress: Progress
     ) -> Image:
         key = parts.config.digest
-        if key in self._catalog.images:
+        if key in self._catalog.images and await self._assembler.is_whole(self._catalog.images[key]):
             async with self._catalog.lock:
                 if (image := self._catalog.images.get(key)) is not None:
                     if any(self._catalog.names.get(name) != key for name in names):
@@ -93,7 +93,7 @@ class Puller:
                         await self._assembler.write_index()
                     return image
         blobs = [key, *(layer.digest for layer in parts.layers)]
-        async with self._assembler.building([], blobs):
+        async with self._assembler.building([], blobs, keep=True):
             await self._downloader.fetch(source, parts.config, lambda step: None)
             data = await self._assembler.run(self._content.read, key, documents.CONFIG_LIMIT)
             config = documents.read_config(data)
@@ -124,7 +124,7 @@ class Puller:
     ) -> list[ImageLayer]:
         """All layers, unpacked: downloads side by side, each unpacked when it and the one below are there."""
         lines = [LayerLine(progress, short(blob.digest)) for blob in sent]
-        known = [self._catalog.layer(chain) for chain in chains]
+        known = [await self._assembler.layer_at_hand(chain) for chain in chains]
         for line, layer in zip(lines, known, strict=True):
             line.status("Pulling fs layer" if layer is None else "Already exists")
         made: list[ImageLayer] = []
