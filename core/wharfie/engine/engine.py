@@ -89,7 +89,7 @@ class Engine:
             max_concurrent_downloads=settings.max_concurrent_downloads,
             max_concurrent_uploads=settings.max_concurrent_uploads,
             max_download_attempts=settings.max_download_attempts,
-            containers_using=lambda image: [container for container in catalog if container.image_id == image],
+            containers_using=lambda image: [container for container in catalog if container.uses_image(image)],
         )
         creator = Creator(
             settings=settings,

@@ -9,12 +9,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from wharfie.engine.identity import NAME_CHARACTERS, NAME_PATTERN
 from wharfie.engine.model.container import Container, MountPoint
 from wharfie.engine.model.host import MountSpec
-from wharfie.spi.errors import InvalidArgument, WharfieError
+from wharfie.spi.errors import InvalidArgument, Unsupported, WharfieError
 
 _PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 _MODES = frozenset({"ro", "rw", "nocopy", "z", "Z", "copy"})
@@ -83,9 +83,11 @@ def _destination(text: str, target: str, kind: str) -> str:
 def parse_mount(spec: MountSpec, default_driver: str) -> MountPoint:
     """`--mount`. Errors: InvalidArgument with Docker's texts."""
     wrong = f'invalid mount config for type "{spec.type}": '
-    if spec.type not in ("bind", "volume", "tmpfs"):
-        if spec.type in ("npipe", "cluster", "image"):
-            raise InvalidArgument(f'mount type "{spec.type}" is not supported by this daemon')
+    if spec.type not in ("bind", "volume", "tmpfs", "image"):
+        if spec.type == "npipe":
+            raise InvalidArgument(f"{wrong}named pipes are of Windows: on Linux bind the socket's folder or file")
+        if spec.type == "cluster":
+            raise InvalidArgument(f"{wrong}cluster volumes need a swarm, which this daemon is not part of")
         raise InvalidArgument(f"{wrong}mount type unknown: {spec.type!r}")
     if not spec.target:
         raise InvalidArgument(f"{wrong}field Target must not be empty")
@@ -100,18 +102,40 @@ def parse_mount(spec: MountSpec, default_driver: str) -> MountPoint:
         if spec.source:
             raise InvalidArgument(f"{wrong}field Source must not be specified")
         return MountPoint(type="tmpfs", destination=target, rw=not spec.read_only, options=_tmpfs_options(spec))
+    if spec.type == "image":
+        return _parse_image_mount(spec, target, wrong)
     options = spec.volume_options
     driver = options.driver_config.name if options and options.driver_config and options.driver_config.name else ""
     mount = _volume(spec.source, target, "", driver or default_driver)
     mount.rw = not spec.read_only
     mount.copy_up = not (options and options.no_copy)
-    mount.subpath = options.subpath if options else ""
+    mount.subpath = _subpath(options.subpath if options else "", wrong)
+    if mount.subpath and not spec.source:
+        raise InvalidArgument(f"{wrong}must not set Subpath when using anonymous volumes")
     if spec.source and NAME_PATTERN.fullmatch(spec.source) is None:
         raise InvalidArgument(
             f'{wrong}"{spec.source}" includes invalid characters for a local volume name, only "{NAME_CHARACTERS}" are '
             "allowed. If you intended to pass a host directory, use absolute path"
         )
     return mount
+
+
+def _parse_image_mount(spec: MountSpec, target: str, wrong: str) -> MountPoint:
+    """Read-only whatever was asked: an image's layers are shared by everybody who has it."""
+    if not spec.source:
+        raise InvalidArgument(f"{wrong}field Source must not be empty")
+    subpath = _subpath(spec.image_options.subpath if spec.image_options else "", wrong)
+    return MountPoint(type="image", name=spec.source, destination=target, rw=False, subpath=subpath)
+
+
+def _subpath(text: str, wrong: str) -> str:
+    """Relative, and not upwards. What its links say is found out at the start."""
+    if not text:
+        return ""
+    cleaned = posixpath.normpath(text)
+    if cleaned.startswith("/") or cleaned.split("/")[0] == ".." or "\0" in cleaned:
+        raise InvalidArgument(f"{wrong}subpath must be a relative path within the volume")
+    return cleaned
 
 
 def _parse_bind_mount(spec: MountSpec, target: str, wrong: str) -> MountPoint:
@@ -123,6 +147,7 @@ def _parse_bind_mount(spec: MountSpec, target: str, wrong: str) -> MountPoint:
     propagation = (options.propagation if options else "") or "rprivate"
     if propagation not in _PROPAGATIONS:
         raise InvalidArgument(f"{wrong}invalid propagation mode: {propagation}")
+    below = _read_only_below(spec, propagation, wrong)
     create = bool(options and options.create_mountpoint)
     if not create and not Path(spec.source).exists():
         raise InvalidArgument(f"{wrong}bind source path does not exist: {spec.source}")
@@ -133,8 +158,24 @@ def _parse_bind_mount(spec: MountSpec, target: str, wrong: str) -> MountPoint:
         rw=not spec.read_only,
         propagation=propagation,
         recursive=not (options and options.non_recursive),
+        read_only_below=below,
         options=["create"] if create else [],
     )
+
+
+def _read_only_below(spec: MountSpec, propagation: str, wrong: str) -> Literal["", "never", "always"]:
+    options = spec.bind_options
+    if options is None or not (options.read_only_non_recursive or options.read_only_force_recursive):
+        return ""
+    if options.read_only_non_recursive and options.read_only_force_recursive:
+        raise InvalidArgument(f"{wrong}mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive")
+    if not spec.read_only:
+        raise InvalidArgument(f"{wrong}mount option ReadOnlyNonRecursive or ReadOnlyForceRecursive needs ReadOnly")
+    if options.read_only_non_recursive:
+        return "never"
+    if propagation != "rprivate":
+        raise InvalidArgument(f"{wrong}mount option ReadOnlyForceRecursive needs the propagation rprivate")
+    return "always"
 
 
 def _tmpfs_options(spec: MountSpec) -> list[str]:
@@ -198,8 +239,17 @@ def plan_mounts(
     return sorted(chosen.values(), key=lambda mount: (mount.destination.count("/"), mount.destination))
 
 
-def oci_mounts(mounts: Sequence[tuple[MountPoint, str]], tmpfs: Mapping[str, str]) -> list[dict[str, Any]]:
-    """OCI runtime-spec mounts for mount points and the folders that they resolved to."""
+READ_ONLY_BELOW = (5, 12)
+"""The first kernel that makes a mount and all below it read-only in one call (mount_setattr(2))."""
+
+
+def oci_mounts(
+    mounts: Sequence[tuple[MountPoint, str]], tmpfs: Mapping[str, str], *, kernel: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """OCI runtime-spec mounts for mount points and the folders that they resolved to.
+
+    Read-only means everything below too, where the kernel can. Errors: Unsupported (it was demanded, and it cannot).
+    """
     result: list[dict[str, Any]] = []
     for mount, source in mounts:
         if mount.type == "tmpfs":
@@ -207,13 +257,22 @@ def oci_mounts(mounts: Sequence[tuple[MountPoint, str]], tmpfs: Mapping[str, str
             result.append(_entry(mount.destination, "tmpfs", "tmpfs", options))
         else:
             options = ["rbind" if mount.recursive else "bind", mount.propagation or "rprivate"]
-            options.append("rw" if mount.rw else "ro")
+            options.append("rw" if mount.rw else _read_only(mount, kernel))
             result.append(_entry(mount.destination, "bind", source, options))
     for destination, text in tmpfs.items():
         words = [word for word in text.split(",") if word]
         options = [word for word in ("noexec", "nosuid", "nodev") if not _overridden(word, words)]
         result.append(_entry(posixpath.normpath(destination), "tmpfs", "tmpfs", [*options, *words]))
     return sorted(result, key=lambda entry: entry["destination"].count("/"))
+
+
+def _read_only(mount: MountPoint, kernel: tuple[int, int]) -> str:
+    if mount.read_only_below == "always" and kernel < READ_ONLY_BELOW:
+        raise Unsupported(
+            f"mount at {mount.destination}: read-only for what is mounted below needs Linux 5.12, this is "
+            f"{kernel[0]}.{kernel[1]}; leave bind-recursive=readonly out to have only the folder itself read-only"
+        )
+    return "rro" if mount.recursive and mount.read_only_below != "never" and kernel >= READ_ONLY_BELOW else "ro"
 
 
 def _overridden(word: str, words: Sequence[str]) -> bool:

@@ -6,6 +6,7 @@ their world agree; then the ends that were missed are dealt with; last, what mus
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 import time
@@ -15,6 +16,7 @@ from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.containers import Containers
 from wharfie.engine.containers.ending import Ending
 from wharfie.engine.containers.health import HealthChecks
+from wharfie.engine.containers.staging import clear_staged
 from wharfie.engine.images.images import Images
 from wharfie.engine.model.container import Container
 from wharfie.engine.networks.endpoints import Endpoints, forget_joined
@@ -50,6 +52,10 @@ class Recovery:
 
     async def recover(self) -> None:
         """Bring both together. A driver that fails is logged: what it holds is unusable, all else goes on."""
+        try:
+            await asyncio.to_thread(clear_staged, self.settings.staging)
+        except OSError as error:
+            log.error("mounts of a start that was cut off stay: %s", error)
         found = await self._found()
         running: list[Container] = []
         missed: list[tuple[Container, Exit]] = []

@@ -90,3 +90,8 @@ class EngineSettings:
     experimental: bool = False
     debug: bool = False
     hosts: tuple[str, ...] = ()
+
+    @property
+    def staging(self) -> Path:
+        """Where parts of volumes and images are mounted while a container is being made."""
+        return self.exec_root / "staging"

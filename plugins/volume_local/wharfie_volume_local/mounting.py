@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wharfie.spi.errors import InvalidArgument, Unavailable, WharfieError, from_os_error
+from wharfie_volume_local import loop
 
 # From the Linux kernel's headers (mount.h, fs.h).
 MS_RDONLY = 0x1
@@ -60,6 +61,7 @@ _CLEAR = {
     "norelatime": MS_RELATIME,
     "nostrictatime": MS_STRICTATIME,
     "defaults": 0,
+    "loop": 0,  # of mount(8), not of the kernel: a file gets its loop device anyway
 }
 _PROPAGATION = {
     "private": MS_PRIVATE,
@@ -115,14 +117,19 @@ class Options:
 
 
 def mount(device: str, target: Path, type: str, text: str) -> None:
-    """Mount as `mount -t type -o text device target` would. A failure leaves nothing mounted.
+    """Mount as `mount -t type -o text device target` would, a file that holds a file system by a loop device. A failure
+    leaves nothing mounted.
 
     Errors: InvalidArgument (the kernel does not know the type or an option), Unavailable (the server does not answer),
     others by number.
     """
     options = Options.parse(text)
     data = _resolve(options.data) if type in _NETWORK else options.data
-    _mount(device, target, type, options.flags, data, text)
+    if not options.flags & MS_BIND and type not in _NETWORK and Path(device).is_file():
+        with loop.attached(Path(device), read_only=bool(options.flags & MS_RDONLY)) as block_device:
+            _mount(block_device, target, type, options.flags, data, text)
+    else:
+        _mount(device, target, type, options.flags, data, text)
     try:
         if options.flags & MS_BIND and options.flags & ~(MS_BIND | MS_REC):
             # A bind mount takes the source's flags; its own need a second call.

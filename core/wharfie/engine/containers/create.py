@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,6 +87,7 @@ class Creator:
             default_driver=host.volume_driver or self.settings.default_volume_driver,
             find=self.catalog.get,
         )
+        self._pin_images(planned)
         container = Container(
             id=container_id,
             name=chosen or generate_name(self.catalog.name_taken, container_id[:12]),
@@ -117,6 +118,20 @@ class Creator:
                 f"match the specified platform ({platform})"
             )
         return image
+
+    def _pin_images(self, planned: Sequence[MountPoint]) -> None:
+        """An image that is mounted is the one that its name means now."""
+        for mount in planned:
+            if mount.type != "image":
+                continue
+            try:
+                image = self.images.get(mount.name)
+            except NotFound as error:
+                # As 404 it would be taken for the container's own image, and clients would pull that.
+                raise InvalidArgument(f'invalid mount config for type "image": {error.message}: pull it first') from error
+            if not image.top_layer:
+                raise InvalidArgument(f'invalid mount config for type "image": {mount.name} has no layers')
+            mount.source, mount.layer = image.id, image.top_layer
 
     def _check(self, config: Config, host: HostConfig) -> None:
         if not [*(config.entrypoint or []), *(config.cmd or [])] or config.entrypoint == [""]:

@@ -21,6 +21,7 @@ from wharfie.engine.containers import links
 from wharfie.engine.containers.catalog import Catalog, Live
 from wharfie.engine.containers.files import Files
 from wharfie.engine.containers.modes import CONTAINER, shared_namespaces
+from wharfie.engine.containers.staging import Staging
 from wharfie.engine.events import Events
 from wharfie.engine.identity import new_id, rfc3339
 from wharfie.engine.model.base import NO_TIME
@@ -84,7 +85,9 @@ class Starter:
         answered = RuntimeCapability.RESOLVER in runtime.capabilities
         undo.add("names", lambda: asyncio.to_thread(self.files.forget, container))
         resolver = self.files.write(container, endpoints, resolver=answered)
-        sources = await self._mount_volumes(container, undo)
+        staging = Staging(self.settings.staging, container.id)
+        undo.add("mounts", staging.clear)
+        sources = await self._mount_volumes(container, staging, undo)
         bundle = self.settings.exec_root / "bundles" / container.id
         undo.add("bundle", lambda: asyncio.to_thread(shutil.rmtree, bundle, True))
         groups = await self._write_bundle(container, bundle, sources)
@@ -97,6 +100,7 @@ class Starter:
             process = await runtime.call(RuntimeDriver.create, container.id, bundle, rootfs, io, preparation)
         except InvalidArgument as error:
             raise _not_executed(container, error) from error
+        await staging.clear()
         await self._join(container, endpoints, process, undo)
         self._set_running(container, process)
         await self.catalog.save(container)
@@ -150,7 +154,7 @@ class Starter:
 
     # ---- mounts
 
-    async def _mount_volumes(self, container: Container, undo: Undo) -> list[tuple[MountPoint, str]]:
+    async def _mount_volumes(self, container: Container, staging: Staging, undo: Undo) -> list[tuple[MountPoint, str]]:
         """Every user mount with the host folder that it resolves to."""
         sources: list[tuple[MountPoint, str]] = []
         for mount in container.mounts:
@@ -158,7 +162,9 @@ class Starter:
                 undo.add("volume", lambda mount=mount: self.volumes.unmount(mount, container))  # type: ignore[misc]
                 folder = await self.volumes.mount(mount, container)
                 mount.source = str(folder)
-                sources.append((mount, str(folder / mount.subpath) if mount.subpath else str(folder)))
+                sources.append((mount, str(await staging.part(folder, mount.subpath) if mount.subpath else folder)))
+            elif mount.type == "image":
+                sources.append((mount, str(await self._stage_image(mount, container, staging))))
             elif mount.type == "bind":
                 _check_source(mount)
                 sources.append((mount, mount.source))
@@ -166,11 +172,16 @@ class Starter:
                 sources.append((mount, ""))
         return sources
 
+    async def _stage_image(self, mount: MountPoint, container: Container, staging: Staging) -> Path:
+        storage = await self.drivers.get(StorageDriver, container.storage_driver)
+        folder = await staging.image(await storage.call(StorageDriver.mounts, mount.layer))
+        return await staging.part(folder, mount.subpath) if mount.subpath else folder
+
     async def _write_bundle(self, container: Container, bundle: Path, sources: list[tuple[MountPoint, str]]) -> list[int]:
         """The supplementary groups that its devices want."""
         hc = container.host_config
         found = assemble.Found(
-            mounts=oci_mounts(sources, hc.tmpfs or {}),
+            mounts=oci_mounts(sources, hc.tmpfs or {}, kernel=self.host.kernel),
             namespaces=shared_namespaces(container, self.catalog.get),
             folder=self.catalog.folder(container),
             shm=self._shm(container),

@@ -163,13 +163,14 @@ class Copying:
         if mount.type == "volume":
             stack.push_async_callback(self.volumes.unmount, mount, container)
             folder = await self.volumes.mount(mount, container)
-            source = str(folder / mount.subpath) if mount.subpath else str(folder)
+            source, part = str(folder), mount.subpath
         elif mount.type == "bind":
-            source = mount.source
+            source, part = mount.source, ""
         else:
-            return []  # a tmpfs of a container that does not run is empty
+            return []  # a tmpfs of a container that does not run is empty, and an image is had from `docker save`
         recursive = mount.destination in _recursive([mount])
-        return [{"destination": mount.destination, "source": source, "read_only": not mount.rw, "recursive": recursive}]
+        document = {"destination": mount.destination, "source": source, "part": part}
+        return [{**document, "read_only": not mount.rw, "recursive": recursive}]
 
 
 async def _both(sending: Coroutine[Any, Any, None], answering: Coroutine[Any, Any, Any]) -> None:

@@ -24,10 +24,12 @@ _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserMount:
-    """One mount of the user's. `source`: the host's folder or file, for a container that does not run."""
+    """One mount of the user's. `source`: the host's folder or file, for a container that does not run, and `part` what of
+    it is mounted."""
 
     destination: str
     source: str = ""
+    part: str = ""
     read_only: bool = False
     recursive: bool = False
 
@@ -83,7 +85,7 @@ def of_stopped(
     root = safe_path.open_root(at)
     trees = []
     for entry in mounts:
-        tree = open_tree(-1, entry.source, AT_RECURSIVE if entry.recursive else 0)
+        tree = _tree_of(entry)
         is_folder = os.path.isdir(f"/proc/self/fd/{tree}")  # noqa: PTH112  # a descriptor
         safe_path.ensure_in(root, entry.destination.rstrip("/") + ("/" if is_folder else ""))
         trees.append((entry, tree))
@@ -96,6 +98,21 @@ def of_stopped(
             _make_read_only(f"/proc/self/fd/{found}")
             os.close(found)
     return root
+
+
+def _tree_of(entry: UserMount) -> int:
+    flags = AT_RECURSIVE if entry.recursive else 0
+    if not entry.part:
+        return open_tree(-1, entry.source, flags)
+    folder = os.open(entry.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = open_in_root(folder, os.fsencode(entry.part), os.O_PATH)
+    finally:
+        os.close(folder)
+    try:
+        return open_tree(found, "", flags)
+    finally:
+        os.close(found)
 
 
 def _leave() -> None:

@@ -19,6 +19,7 @@ changes     Dockerfile instructions of `docker import --change`
 commit      a container's changes as an image
 save        images as a tar
 removal     `docker rmi` and `docker image prune`
+upkeep      the content store looked at, and mended
 listing     filters and history
 progress    what the CLI shows meanwhile
 images      the front: `Images`

@@ -23,6 +23,7 @@ from wharfie.engine.images.push import Pusher
 from wharfie.engine.images.reference import Name
 from wharfie.engine.images.removal import Remover, Said
 from wharfie.engine.images.save import Saver
+from wharfie.engine.images.upkeep import Blob, Findings, Upkeep
 from wharfie.engine.model.container import Container
 from wharfie.engine.model.image import HistoryItem, Image
 from wharfie.plugins.drivers import Drivers
@@ -69,11 +70,12 @@ class Images:
         threads = max(max_concurrent_downloads, max_concurrent_uploads) + _SPARE_THREADS
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="images")
         self._assembler = Assembler(self._catalog, content, drivers, self._executor, storage_driver=storage_driver)
-        downloader = Downloader(
+        self._downloader = Downloader(
             content, self._executor, concurrent=max_concurrent_downloads, attempts=max_download_attempts
         )
-        self._puller = Puller(self._assembler, downloader)
+        self._puller = Puller(self._assembler, self._downloader)
         self._pusher = Pusher(self._assembler, self._executor, concurrent=max_concurrent_uploads)
+        self._upkeep = Upkeep(self._assembler, self._downloader, self._source)
         self._loader = Loader(self._assembler, self._executor)
         self._importer = Importer(self._assembler, self._executor)
         self._committer = Committer(self._assembler, self._executor)
@@ -218,8 +220,25 @@ class Images:
         except Unavailable as error:
             raise _as_docker_says(error) from error
 
+    async def _source(self, name: Name, auth: Credentials | None) -> Source:
+        return Source(await self._registry(name.domain), name.on_server(), auth)
+
     async def _registry(self, domain: str) -> Supervised[RegistryDriver]:
         return await self._drivers.get(RegistryDriver, self._registry_drivers.get(domain, self._default_registry))
+
+    # The content store
+
+    async def blobs(self) -> Sequence[Blob]:
+        """What is in the content store."""
+        return await self._upkeep.list()
+
+    async def verify(self, progress: Progress) -> Findings:
+        """Read all of it; what is damaged is said by `progress`, and given."""
+        return await self._upkeep.verify(progress)
+
+    async def repair(self, auth: Credentials | None, progress: Progress) -> Findings:
+        """The same, and fetch what is damaged from where its image came from."""
+        return await self._upkeep.repair(auth, progress)
 
     # Archives
 

@@ -72,7 +72,9 @@ class MountPoint(Model):
     anonymous: bool = False
     copy_up: bool = False
     subpath: str = ""
+    layer: str = ""  # of an image: the chain id of its top layer
     recursive: bool = True
+    read_only_below: Literal["", "never", "always"] = ""  # what is mounted below; empty: where the kernel can
     options: list[str] = Field(default_factory=list)
 
 
@@ -116,6 +118,10 @@ class Container(Model):
     def command(self) -> list[str]:
         """Program and arguments as they are executed: entrypoint, then command."""
         return [*(self.config.entrypoint or []), *(self.config.cmd or [])]
+
+    def uses_image(self, id: str) -> bool:
+        """As its root, or mounted in it."""
+        return self.image_id == id or any(mount.type == "image" and mount.source == id for mount in self.mounts)
 
     def facts(self, folder: Path) -> ContainerFacts:
         """What drivers may know of this container."""

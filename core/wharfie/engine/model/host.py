@@ -49,6 +49,10 @@ class VolumeOptions(Sparse):
     subpath: str = ""
 
 
+class ImageOptions(Sparse):
+    subpath: str = ""
+
+
 class TmpfsOptions(Sparse):
     size_bytes: int = 0
     mode: int = 0
@@ -65,6 +69,7 @@ class MountSpec(Sparse):
     consistency: str = ""
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
+    image_options: ImageOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
 
 
