@@ -130,7 +130,7 @@ def test_a_network_plugin_with_its_own_addresses(legacy, request):
     network = daemon.docker("network", "create", "-d", "bridge", "--ipam-driver", "legacynet", "owned")
     document = json.loads(daemon.docker("network", "inspect", "owned"))[0]
     assert document["IPAM"]["Config"][0]["Subnet"].startswith("10.197.")
-    assert ".10/24" in daemon.docker("run", "--rm", "--network", "owned", "busybox", "ip", "-4", "addr", "show", "eth0")
+    assert ".2/24" in daemon.docker("run", "--rm", "--network", "owned", "busybox", "ip", "-4", "addr", "show", "eth0")
     daemon.docker("network", "rm", "owned")
     assert calls(state, "ReleasePool")
 

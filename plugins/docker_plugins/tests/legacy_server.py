@@ -13,6 +13,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import shutil
 import signal
 import socketserver
 import ssl
@@ -40,13 +41,15 @@ class Volumes:
     def create(self, asked):
         if asked.get("Opts", {}).get("fail"):
             raise Fault("told to fail")
+        for option in set(asked.get("Opts") or {}) - {"a", "size"}:
+            raise Fault(f"invalid option {option}")
         (self.root / asked["Name"]).mkdir(parents=True, exist_ok=True)
 
     def remove(self, asked):
         if self.mounted.get(asked["Name"]):
             raise Fault("volume is mounted")
         self._known(asked)
-        (self.root / asked["Name"]).rmdir()
+        shutil.rmtree(self.root / asked["Name"])
 
     def mount(self, asked):
         self._known(asked)
@@ -165,7 +168,7 @@ class Networks:
 
 
 class Ipam:
-    """IpamDriver: /24 subnets of 10.197.0.0/16, addresses from .10 on; the gateway is the first."""
+    """IpamDriver: /24 subnets of 10.197.0.0/16. A pool that is asked for again is the same pool, as a replay wants it."""
 
     def __init__(self, state):
         self.pools = {}
@@ -182,10 +185,9 @@ class Ipam:
         subnet = asked["Pool"] or str(next(one for one in subnets if str(one) not in taken))
         if asked["AddressSpace"] != "near":
             raise Fault(f"unknown address space {asked['AddressSpace']}")
-        if subnet in taken:
-            raise Fault("pool overlaps with another one")
-        self.pools[f"pool-{subnet}"] = {"subnet": subnet, "addresses": set()}
-        return {"PoolID": f"pool-{subnet}", "Pool": subnet, "Data": {"owner": "legacy"}}
+        pool_id = f"pool-{subnet}-{asked['SubPool']}"
+        self.pools.setdefault(pool_id, {"subnet": subnet, "range": asked["SubPool"] or subnet, "addresses": set()})
+        return {"PoolID": pool_id, "Pool": subnet, "Data": {"owner": "legacy"}}
 
     def release_pool(self, asked):
         if self.pools.pop(asked["PoolID"], None) is None:
@@ -195,11 +197,15 @@ class Ipam:
         pool = self.pools[asked["PoolID"]]
         subnet = ipaddress.ip_network(pool["subnet"])
         gateway = asked["Options"].get("RequestAddressType") == "com.docker.network.gateway"
-        first = 1 if gateway else 10
-        free = (str(subnet[number]) for number in range(first, 254) if str(subnet[number]) not in pool["addresses"])
-        address = asked["Address"] or next(free)
+        given = subnet if gateway else ipaddress.ip_network(pool["range"])
+        free = (str(host) for host in given if host not in (subnet[0], subnet[-1]) and str(host) not in pool["addresses"])
+        address = asked["Address"] or next(free, "")
+        if not address:
+            raise Fault("no available addresses")
         if address in pool["addresses"]:
             raise Fault("Address already in use")
+        if ipaddress.ip_address(address) not in subnet:
+            raise Fault("requested address is out of range")
         pool["addresses"].add(address)
         return {"Address": f"{address}/{subnet.prefixlen}", "Data": {}}
 
@@ -283,8 +289,8 @@ class Logs:
         path = self.root / container
         data = path.read_bytes() if path.exists() else b""
         entries = frames(data)
-        if config["Tail"] > 0:
-            entries = entries[-config["Tail"] :]
+        if config["Tail"] >= 0:
+            entries = entries[len(entries) - config["Tail"] :]
         write(b"".join(entries))
         position = len(data)
         while config["Follow"]:
@@ -398,6 +404,7 @@ class Plugin:
 
 class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+    request_queue_size = 16
 
 
 class TcpServer(socketserver.ThreadingTCPServer):

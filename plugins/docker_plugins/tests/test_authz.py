@@ -30,7 +30,6 @@ def request(body=None, **changes):
         "version": "1.43",
         "parameters": {"name": "a b", "x": "1\n2"},
         "body": body,
-        "raw_body": b"" if body is None else json.dumps(body).encode(),
     }
     return ApiRequest(**(fields | changes))
 
@@ -91,6 +90,6 @@ def test_answers(driver, server):
 
 
 def test_a_body_that_is_too_large_is_not_cut_but_refused(driver, server):
-    decision = driver.request(request(raw_body=b"x" * (4 * 1024 * 1024 + 1)))
+    decision = driver.request(request({"Image": "x" * (4 * 1024 * 1024 + 1)}))
     assert not decision.allow
     assert server.calls("AuthZReq") == []

@@ -156,7 +156,8 @@ def test_what_is_in_the_pipe_outlives_a_restart_of_the_plugin(driver, server):
     sink = FifoSink(options)
     write(sink, b"one\n")
     deadline = time.monotonic() + 5
-    while not (server.state / "logs" / FACTS.id).stat().st_size and time.monotonic() < deadline:
+    kept = server.state / "logs" / FACTS.id
+    while not (kept.exists() and kept.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.01)
     server.stop()
     write(sink, b"two\n")

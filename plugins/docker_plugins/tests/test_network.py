@@ -14,7 +14,7 @@ import pytest
 
 from wharfie.shim.netns import within
 from wharfie.spi.driver import ContainerFacts
-from wharfie.spi.errors import DriverError, NotFound, WharfieError
+from wharfie.spi.errors import Conflict, DriverError, NotFound, WharfieError
 from wharfie.spi.network import Endpoint, Joined, Network, NetworkCapability, Pool, Port, Sandbox
 
 SUBNET = "10.196.1.0/24"
@@ -233,10 +233,9 @@ def test_a_sandbox_that_is_gone(driver, server, sandbox):
 def test_an_address_that_cannot_be_set_brings_the_interface_back(driver, server, sandbox, namespace):
     subprocess.run(["ip", "-n", namespace, "link", "add", "eth0", "type", "bridge"], check=True)
     driver.create_network(network())
-    attachment = driver.join(network(), endpoint(), sandbox)
-    assert attachment.interface == "eth1"  # the name was taken
-    driver.leave(network(), Joined(endpoint=endpoint(), sandbox=sandbox, attachment=attachment))
-    bad = endpoint(mac="ff:ff:ff:ff:ff:ff")  # a broadcast address is none of an interface
+    with pytest.raises(Conflict, match="has an interface"):
+        driver.join(network(), endpoint(), sandbox)
+    bad = endpoint(mac="ff:ff:ff:ff:ff:ff", interface="eth1")  # a broadcast address is none of an interface
     with pytest.raises(WharfieError, match="the kernel refused"):
         driver.join(network(), bad, sandbox)
     assert link_names(namespace) == {"lo", "eth0"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wharfie.spi.errors import DriverError, NotFound
+from wharfie.spi.errors import DriverError, InvalidArgument, NotFound
 from wharfie.spi.volume import VolumeCapability
 
 
@@ -44,8 +44,10 @@ def test_the_whole_life_of_a_volume(driver, server):
 def test_errors_are_the_plugins_own_words(driver):
     with pytest.raises(DriverError, match=r"VolumeDriver.Create: told to fail"):
         driver.create("v", {"fail": "1"}, {})
-    with pytest.raises(DriverError, match="no such volume"):
+    with pytest.raises(NotFound, match="no such volume"):
         driver.mount("v", "c1")
+    with pytest.raises(InvalidArgument, match="invalid option color"):
+        driver.create("v", {"color": "red"}, {})
 
 
 def test_a_method_that_is_absent_is_an_ability_that_is_absent(plugins, make):

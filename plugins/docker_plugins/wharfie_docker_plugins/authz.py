@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import ssl
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
@@ -32,9 +33,10 @@ class LegacyAuthz(AuthzDriver):
         self.plugin.call("Plugin.Activate", seconds=1)
 
     def request(self, request: ApiRequest) -> Decision:
-        if len(request.raw_body) > _BODY_LIMIT:
+        document = _request(request)
+        if len(document.get("RequestBody", "")) > _BODY_LIMIT * 4 // 3 + 4:
             return Decision(allow=False, reason="the request's body is too large to be judged")
-        return self._ask("AuthZReq", _request(request))
+        return self._ask("AuthZReq", document)
 
     def response(self, request: ApiRequest, response: ApiResponse) -> Decision:
         document = {
@@ -61,10 +63,11 @@ def _request(request: ApiRequest) -> dict[str, Any]:
         "UserAuthNMethod": "TLS" if request.authentication == "TLS" else "",
         "RequestMethod": request.method,
         "RequestUri": _uri(request),
-        "RequestHeaders": {"Content-Type": "application/json"} if request.raw_body else {},
+        "RequestHeaders": {"Content-Type": "application/json"} if request.body is not None else {},
     }
-    if request.raw_body:
-        document["RequestBody"] = base64.b64encode(request.raw_body).decode()
+    if request.body is not None:
+        # Encoded here from what will be executed: no other spelling of it exists.
+        document["RequestBody"] = base64.b64encode(json.dumps(request.body, ensure_ascii=False).encode()).decode()
     if request.peer_certificates:
         document["RequestPeerCertificates"] = [
             base64.b64encode(ssl.DER_cert_to_PEM_cert(certificate).encode()).decode()

@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -127,9 +128,7 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         place = self._place
         if place.socket:
-            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.sock.settimeout(CONNECT_SECONDS)
-            self.sock.connect(place.socket)
+            self.sock = _unix(place.socket)
             return
         plain = socket.create_connection((place.host, place.port), CONNECT_SECONDS)
         if place.tls is None:
@@ -146,6 +145,23 @@ class _Connection(http.client.HTTPConnection):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _unix(path: str) -> socket.socket:
+    """A socket whose queue is full says "try again" (EAGAIN): that is done for as long as a connection may take."""
+    end = time.monotonic() + CONNECT_SECONDS
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(CONNECT_SECONDS)
+        try:
+            connection.connect(path)
+        except OSError as error:
+            connection.close()
+            if not isinstance(error, BlockingIOError) or time.monotonic() > end:
+                raise
+            time.sleep(0.005)
+        else:
+            return connection
 
 
 def _context(tls: Tls) -> ssl.SSLContext:

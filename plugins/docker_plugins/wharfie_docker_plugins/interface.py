@@ -77,7 +77,9 @@ def _configure(wiring: Wiring) -> Wiring:
         if link is None:
             raise NotFound(f"interface {wiring.source} did not arrive in the container")
         index = link["index"]
-        name = _free_name(route, wiring)
+        name = wiring.name
+        if _find(route, name) is not None:
+            raise Conflict(f'the container has an interface "{name}" already')
         route.link("set", index=index, state="down")
         route.link("set", index=index, ifname=name)
         if wiring.mac:
@@ -96,15 +98,6 @@ def _configure(wiring: Wiring) -> Wiring:
             _add_route(route, index, static)
         mac = str(route.link("get", index=index)[0].get_attr("IFLA_ADDRESS") or "")
     return dataclasses.replace(wiring, name=name, mac=mac)
-
-
-def _free_name(route: IPRoute, wiring: Wiring) -> str:
-    """The name that the engine chose; when the plugin wants another prefix, the first number that is free."""
-    others = (link for link in route.get_links() if link.get_attr("IFLA_IFALIAS") != _mark(wiring))
-    taken = {str(link.get_attr("IFLA_IFNAME")) for link in others}
-    if wiring.name not in taken:
-        return wiring.name
-    return next(name for number in range(len(taken) + 1) if (name := f"{wiring.prefix}{number}") not in taken)
 
 
 def _default_routes(wiring: Wiring) -> None:

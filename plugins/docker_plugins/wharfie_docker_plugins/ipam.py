@@ -77,6 +77,13 @@ class LegacyIpam(IpamDriver):
 
     def request_pool(self, request: PoolRequest) -> PoolLease:
         """A subnet that the plugin chose and that overlaps something is held until it has chosen a better one."""
+        if request.space not in ("local", "global", *self._spaces):
+            raise InvalidArgument(f'cannot find address space "{request.space}"; there are {" and ".join(self._spaces)}')
+        if request.subnet is not None:
+            if request.subnet.version != request.family:
+                raise InvalidArgument(f"subnet {request.subnet} is not an IPv{request.family} subnet")
+            if _overlaps(request.subnet, [ip_network(row["subnet"]) for row in self._pools.values()]):
+                raise Forbidden("Pool overlaps with other one on this address space")
         unfit: list[PoolLease] = []
         try:
             for _ in range(_TRIES if request.subnet is None else 1):
@@ -108,7 +115,7 @@ class LegacyIpam(IpamDriver):
             raise DriverError(f"IpamDriver.RequestPool: the plugin's answer names no pool: {error}") from None
         data = answer.get("Data")
         strings = {str(key): str(value) for key, value in data.items()} if isinstance(data, Mapping) else {}
-        self._pools[pool_id] = {"data": strings, "addresses": []}
+        self._pools[pool_id] = {"subnet": str(subnet), "data": strings, "addresses": []}
         return PoolLease(id=pool_id, subnet=subnet, ip_range=request.ip_range, data=strings)
 
     def release_pool(self, pool_id: str) -> None:
@@ -128,7 +135,15 @@ class LegacyIpam(IpamDriver):
                 raise InvalidArgument(f"the plugin has the gateway {gateway.ip} for this pool, not {wanted}")
             return AddressLease(interface=gateway)
         document = {"PoolID": pool_id, "Address": str(wanted or ""), "Options": dict(options)}
-        answer = self._call("RequestAddress", document)
+        fresh = wanted is not None and str(wanted) not in row["addresses"]
+        if fresh:  # written down first: what a killed daemon had asked for is given back
+            self._pools.edit(pool_id, lambda row: _with_address(row, str(wanted)))
+        try:
+            answer = self._call("RequestAddress", document)
+        except (Refused, Conflict, InvalidArgument, OutOfSpace):
+            if fresh:
+                self._pools.edit(pool_id, lambda row: _without_address(row, str(wanted)))
+            raise
         try:
             interface = ip_interface(answer["Address"])
         except (KeyError, ValueError) as error:
@@ -156,11 +171,12 @@ class LegacyIpam(IpamDriver):
         for lease in leases:
             if self._replay:
                 self._play(lease, _Collector(faults, lease.id))
-            self._pools[lease.id] = {"data": dict(lease.data), "addresses": sorted(wanted[lease.id])}
+            row = {"subnet": str(lease.subnet), "data": dict(lease.data), "addresses": sorted(wanted[lease.id])}
+            self._pools[lease.id] = row
         return faults
 
     def _play(self, lease: PoolLease, collect: _Collector) -> None:
-        """RequiresRequestReplay: a plugin without a memory is told again what it gave."""
+        """RequiresRequestReplay: a plugin without a memory is told again what it gave. One that still has it may say so."""
         space = lease.data.get("AddressSpace", self._spaces[0])
         pool = {"AddressSpace": space, "Pool": str(lease.subnet), "SubPool": str(lease.ip_range or "")}
         collect(self._call, "RequestPool", {**pool, "Options": {}, "V6": lease.subnet.version == 6})
@@ -178,7 +194,7 @@ class LegacyIpam(IpamDriver):
 
 
 class _Collector:
-    """Calls, and keeps what goes wrong."""
+    """Calls, and keeps what goes wrong; what is so already is not."""
 
     def __init__(self, faults: list[Fault], subject: str) -> None:
         self._faults = faults
@@ -187,6 +203,8 @@ class _Collector:
     def __call__(self, step: Any, *arguments: Any) -> None:
         try:
             step(*arguments)
+        except (Conflict, Forbidden):
+            return
         except WharfieError as error:
             self._faults.append(Fault(object=self._subject, reason=error.message))
 

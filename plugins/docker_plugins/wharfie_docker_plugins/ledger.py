@@ -16,6 +16,8 @@ class Ledger(MutableMapping[str, Any]):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._draft = path.with_suffix(".new")
+        self._draft.unlink(missing_ok=True)  # of a killed daemon
         try:
             found = json.loads(path.read_bytes())
         except (FileNotFoundError, ValueError):  # a file that is not whole was never renamed into place by us
@@ -53,9 +55,8 @@ class Ledger(MutableMapping[str, Any]):
         return len(self._rows)
 
     def _write(self) -> None:
-        draft = self._path.with_suffix(".new")
-        with draft.open("w") as file:
+        with self._draft.open("w") as file:
             json.dump(self._rows, file)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(self._path)
+        self._draft.replace(self._path)

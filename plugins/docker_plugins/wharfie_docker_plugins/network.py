@@ -136,6 +136,8 @@ class LegacyNetwork(NetworkDriver):
         if row is None:
             return
         ids = _ids(network.id, endpoint.id)
+        begun = row.get("leaving") is True  # a killed daemon does not know how far it came
+        self._endpoints[endpoint.id] = {**row, "leaving": True}
         failures: list[WharfieError] = []
         if endpoint.default_route4 or endpoint.default_route6:
             self._try(failures, "RevokeExternalConnectivity", ids, absent_is_fine=True)
@@ -144,6 +146,8 @@ class LegacyNetwork(NetworkDriver):
             wiring = wiring_of(endpoint, row["interface"], row["join"])
             bring_back(wiring, joined.sandbox.path)
         self._try(failures, "DeleteEndpoint", ids)
+        if begun:
+            failures = [failure for failure in failures if not isinstance(failure, Refused)]
         if failures:
             raise failures[0]
         self._endpoints.pop(endpoint.id, None)
@@ -182,6 +186,14 @@ class LegacyNetwork(NetworkDriver):
                 self.create_network(network)
             except WharfieError as error:
                 faults.append(Fault(object=network.id, reason=error.message))
+        by_id = {network.id: network for network in networks}
+        for one in joined:
+            network_of = by_id.get(one.endpoint.network_id)
+            if network_of is not None and one.sandbox is not None:
+                try:
+                    self.join(network_of, one.endpoint, one.sandbox)
+                except WharfieError as error:
+                    faults.append(Fault(object=one.endpoint.id, reason=error.message))
         return faults
 
     # Calls

@@ -71,8 +71,9 @@ class StreamReader:
             self._ended = True
 
     def _is_wanted(self, entry: LogEntry) -> bool:
-        """Plugins that do not know Until send everything."""
-        return not self._query.until_ns or entry.time_ns <= self._query.until_ns
+        """Plugins that do not know Since and Until send everything."""
+        query = self._query
+        return entry.time_ns >= query.since_ns and (not query.until_ns or entry.time_ns <= query.until_ns)
 
     def _pump(self) -> None:
         try:

@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import stat
+import struct
 
 from wharfie.spi.driver import Strings
 from wharfie.spi.log import LogSink, Stream
@@ -107,7 +108,8 @@ class FifoSink(LogSink):
         if options.get("socket"):
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                connection.settimeout(_CONNECT_SECONDS)
+                # The kernel's own patience with a full queue; Python's timeout would give up at once.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 1, 0))
                 connection.connect(options["socket"])
             except OSError:
                 connection.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from wharfie.spi.driver import Context, Fault, Strings
-from wharfie.spi.errors import DriverError, NotFound, WharfieError
+from wharfie.spi.errors import DriverError, InvalidArgument, NotFound, WharfieError
 from wharfie.spi.volume import Volume, VolumeCapability, VolumeDriver
 from wharfie_docker_plugins.client import MethodAbsent, Plugin, Refused
 from wharfie_docker_plugins.ledger import Ledger
@@ -15,6 +15,10 @@ from wharfie_docker_plugins.ledger import Ledger
 _LONG, _SHORT = 120, 60
 """Seconds that Docker gives: Create and Mount, and everything else."""
 _LIST = 8
+_BEGUN, _MOUNTED = "begun", "mounted"
+"""Stages of a use: the plugin is being told of its beginning or end; the plugin has said that it is mounted."""
+_BAD_OPTION = ("invalid option", "unknown option", "unrecognized option")
+"""The protocol has no codes; these words of a plugin mean that the user is at fault."""
 
 
 class LegacyVolume(VolumeDriver):
@@ -43,7 +47,12 @@ class LegacyVolume(VolumeDriver):
         self.plugin.call("VolumeDriver.List", {}, seconds=1)
 
     def create(self, name: str, options: Strings, labels: Strings) -> Volume:
-        self.plugin.call("VolumeDriver.Create", {"Name": name, "Opts": dict(options)}, seconds=_LONG)
+        try:
+            self.plugin.call("VolumeDriver.Create", {"Name": name, "Opts": dict(options)}, seconds=_LONG)
+        except Refused as error:
+            if any(words in error.reason.lower() for words in _BAD_OPTION):
+                raise InvalidArgument(error.message) from error
+            raise
         try:
             return self.get(name)
         except NotFound:  # some know a volume only when it is mounted
@@ -70,24 +79,31 @@ class LegacyVolume(VolumeDriver):
         return [_volume(one) for one in found if isinstance(one, Mapping) and one.get("Name")]
 
     def mount(self, name: str, mount_id: str) -> Path:
-        self._uses.edit(name, lambda ids: sorted({*(ids or ()), mount_id}))
+        self._note(name, mount_id, _BEGUN)
         try:
             answer = self.plugin.call("VolumeDriver.Mount", {"Name": name, "ID": mount_id}, seconds=_LONG)
-        except Refused:
+        except Refused as error:
             self._forget(name, mount_id)
+            if not self._is_there(name):
+                raise NotFound(error.message) from error
             raise
+        self._note(name, mount_id, _MOUNTED)
         path = answer.get("Mountpoint") or self._path(name)
         if not path or not Path(path).is_absolute():
             raise DriverError(f"VolumeDriver.Mount: the plugin says no folder for volume {name}, but {path!r}")
         return Path(path)
 
     def unmount(self, name: str, mount_id: str) -> None:
-        if mount_id not in self._uses.get(name, ()):
+        stage = self._uses.get(name, {}).get(mount_id)
+        if stage is None:
             return
+        self._note(name, mount_id, _BEGUN)
         try:
             self.plugin.call("VolumeDriver.Unmount", {"Name": name, "ID": mount_id}, seconds=_SHORT)
         except Refused:
-            if self._is_there(name):
+            # Of a call that a killed daemon began, nobody knows how far it came: maybe the plugin never had this use.
+            if stage == _MOUNTED and self._is_there(name):
+                self._note(name, mount_id, _MOUNTED)
                 raise
         self._forget(name, mount_id)
 
@@ -113,7 +129,10 @@ class LegacyVolume(VolumeDriver):
         return True
 
     def _forget(self, name: str, mount_id: str) -> None:
-        self._uses.edit(name, lambda ids: sorted(set(ids or ()) - {mount_id}) or None)
+        self._uses.edit(name, lambda uses: {key: stage for key, stage in (uses or {}).items() if key != mount_id} or None)
+
+    def _note(self, name: str, mount_id: str, stage: str) -> None:
+        self._uses.edit(name, lambda uses: {**(uses or {}), mount_id: stage})
 
 
 def _tried(name: str, step: Any, *arguments: str) -> list[Fault]:

@@ -17,12 +17,11 @@ NEXT_HOP, CONNECTED = 0, 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
-    """`source`: the interface's name in the host's namespace, empty when the plugin makes none. `prefix`: how its name in
-    the sandbox begins; `name`: that name, as the engine chose it. `default4`: carry the default route."""
+    """`source`: the interface's name in the host's namespace, empty when the plugin makes none. `name`: in the sandbox, the
+    plugin's prefix with the engine's number. `default4`: carry the default route."""
 
     endpoint: str
     source: str
-    prefix: str
     name: str
     mac: str = ""
     addresses: tuple[Interface, ...] = ()
@@ -42,7 +41,6 @@ def wiring_of(endpoint: Endpoint, interface: Mapping[str, str], join: Mapping[st
     return Wiring(
         endpoint=endpoint.id,
         source=str(names.get("SrcName") or ""),
-        prefix=prefix,
         name=own or prefix + endpoint.interface.lstrip("abcdefghijklmnopqrstuvwxyz"),
         mac=interface["MacAddress"],
         addresses=tuple(ip_interface(text) for text in (interface["Address"], interface["AddressIPv6"]) if text),
