@@ -79,7 +79,9 @@ def test_run_with_options(client, name):
         init=True,
         log_config=types.LogConfig(type="json-file", config={"max-size": "1m"}),
     )
-    text = until(lambda: (log := container.logs()) and b"inside" in log and log, what="the output").decode()
+    text = until(
+        lambda: (log := container.logs()).endswith(b"inside\n") and b"processes" in log and log, what="the output"
+    ).decode()
     for part in ("A=b", "uid=1000(worker) gid=1000(worker)", "192.0.2.1\tother", "/tmp", "inside"):
         assert part in text
     host = container.attrs["HostConfig"]
@@ -193,7 +195,7 @@ def test_attach(client, name):
     raw.shutdown(sockets.SHUT_WR)
     assert read_all(raw)[8:14] == b"hello\n"
     container.wait()  # cat has met the end of its input
-    assert container.attach(stdout=True, stderr=True, logs=True, stream=False) == b"hello\n"
+    assert container.logs() == b"hello\n"
 
 
 def test_attach_of_a_terminal(client, name):
