@@ -330,10 +330,24 @@ def test_volumes_and_networks(engine, wharfie):
 
 def test_plugin_ls_says_what_is_wrong(engine, wharfie):
     row = {"Kind": "volume", "Name": "acme", "Distribution": "wharfie-acme", "Version": "0.3", "State": "broken"}
+    row["Enabled"] = True
     engine.on("GET", "/wharfie/plugins", [{**row, "Cause": "cannot be imported", "Remedy": "pip install acme"}])
     code, out, err = wharfie("plugin", "ls")
-    assert (code, out.splitlines()[1]) == (0, "volume    acme      wharfie-acme   0.3       broken")
-    assert err == "volume.acme: cannot be imported; pip install acme\n"
+    expected = "volume    acme      0.3       wharfie-acme   true      broken    cannot be imported"
+    assert (code, out.splitlines()[1]) == (0, expected)
+    assert err == "`wharfie plugin doctor` says what mends it.\n"
+
+
+def test_plugin_doctor_prints_what_mends_it_and_counts_only_what_is_wrong(engine, wharfie):
+    hint = {"Subject": "volume.b", "What": "no such module", "Fix": "modprobe b", "Command": "modprobe b", "Wrong": False}
+    engine.on("GET", "/wharfie/doctor", [hint])
+    assert wharfie("plugin", "doctor") == (0, "note   volume.b: no such module\n       run:  modprobe b\n", "")
+    wrong = {"Subject": "volume.a", "What": "it hangs", "Fix": "Restart it", "Command": "", "Wrong": True}
+    engine.on("GET", "/wharfie/doctor", [hint, wrong])
+    code, out, _ = wharfie("plugin", "doctor")
+    assert (code, out.splitlines()[:2]) == (1, ["wrong  volume.a: it hangs", "       Restart it"])
+    engine.on("GET", "/wharfie/doctor", [])
+    assert wharfie("plugin", "doctor") == (0, "Nothing is wrong.\n", "")
 
 
 def test_events_are_printed_as_docker_prints_them(engine, wharfie):

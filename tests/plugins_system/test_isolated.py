@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -34,7 +35,10 @@ def alive(pid: int) -> bool:
 
 def hosts() -> list[str]:
     """Driver processes of this test's own."""
-    pids = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    pids: list[str] = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # threads come and go
+            pids += (task / "children").read_text().split()
     return [pid for pid in pids if alive(int(pid)) and "wharfie.plugins.host" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 

@@ -55,9 +55,12 @@ def list_(context: Context, /, quiet: bool, template: str) -> None:
         for row in rows:
             print(f"{row['Kind']}.{row['Name']}")
         return
+    wrong = any(row["Cause"] for row in rows)
     if template == "table":
         rows = [row | {"Enabled": str(row["Enabled"]).lower(), "Cause": _cut(row["Cause"])} for row in rows]
     show(rows, _COLUMNS, template)
+    if template == "table" and wrong:
+        print("`wharfie plugin doctor` says what mends it.", file=sys.stderr)
 
 
 @plugin.command()
