@@ -14,6 +14,7 @@ from starlette.responses import Response
 from wharfie.api import (
     container_streams,
     containers,
+    content,
     events,
     execs,
     files,
@@ -44,6 +45,7 @@ _ROUTERS = (
     execs.router,
     files.router,
     images.router,
+    content.router,
     networks.router,
     volumes.router,
     events.router,

@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "load": ("wharfie.cli.images:load", "Load images from a tar archive"),
     "tag": ("wharfie.cli.images:tag", "Give an image a further name"),
     "rmi": ("wharfie.cli.images:rmi", "Remove images"),
+    "content": ("wharfie.cli.content:content", "Look at the blobs of images, and mend damaged ones"),
     "inspect": ("wharfie.cli.system:inspect", "Show everything about containers, images, networks, volumes"),
     "events": ("wharfie.cli.system:events", "Show what happens in the engine, as it happens"),
     "info": ("wharfie.cli.system:info", "Show facts about the engine and its drivers"),
