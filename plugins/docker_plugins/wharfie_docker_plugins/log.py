@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, ClassVar
 
 from wharfie.spi.driver import ContainerFacts, Context, Strings
-from wharfie.spi.errors import InvalidArgument, Unsupported
+from wharfie.spi.errors import Unsupported
 from wharfie.spi.log import LogCapability, LogDriver, LogQuery, LogReader
-from wharfie.spi.outflow import DEFAULT_LIMIT
+from wharfie.spi.log_options import buffer_size, check_mode
 from wharfie_docker_plugins.client import MethodAbsent, Plugin, Refused
 from wharfie_docker_plugins.reader import StreamReader
 
 _SECONDS = 9
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmg]?)(?:i?b)?", re.IGNORECASE)
-_POWER = {"": 0, "k": 1, "m": 2, "g": 3}
 
 
 class LegacyLog(LogDriver):
@@ -45,17 +42,13 @@ class LegacyLog(LogDriver):
         self.plugin.call("Plugin.Activate", seconds=1)
 
     def plan(self, container: ContainerFacts, options: Strings) -> Strings:
-        mode = options.get("mode", "") or "blocking"
-        if mode not in ("blocking", "non-blocking"):
-            raise InvalidArgument(f"logger: logging mode not supported: {mode} (it can be blocking or non-blocking)")
-        if "max-buffer-size" in options and mode != "non-blocking":
-            raise InvalidArgument("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
+        check_mode(options)
         place = self.plugin.place()
         planned = {
             "fifo": str(self._run / container.id),
             "info": json.dumps(_info(container, options)),
-            "mode": mode,
-            "buffer": str(_size(options.get("max-buffer-size", ""))),
+            "mode": options.get("mode") or "blocking",
+            "buffer": str(buffer_size(options)),
         }
         if place.socket:
             return {**planned, "socket": place.socket}
@@ -109,13 +102,3 @@ def _stamp(time_ns: int) -> str:
         return "0001-01-01T00:00:00Z"
     seconds, fraction = divmod(time_ns, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
-
-
-def _size(text: str) -> int:
-    """Bytes from "4m". Errors: InvalidArgument."""
-    if not text:
-        return DEFAULT_LIMIT
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise InvalidArgument(f"invalid value for max-buffer-size: invalid size: '{text}' (examples: 500k, 4m)")
-    return int(float(match[1]) * 1024 ** _POWER[match[2].lower()])

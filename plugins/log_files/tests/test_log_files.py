@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import wharfie_log_files
-from wharfie_log_files import options as opts
 from wharfie_log_files.json_file import JsonFileDriver
 from wharfie_log_files.local import LocalLogDriver
 from wharfie_log_files.none import NoneDriver
@@ -21,6 +20,7 @@ from wharfie_log_files.sink import JsonFileSink, LocalSink, rfc3339, varint
 from wharfie_log_files.stamps import StampReader
 
 import wharfie
+from wharfie.spi import log_options
 from wharfie.spi.driver import ContainerFacts, Context, HostFacts
 from wharfie.spi.errors import InvalidArgument, Unsupported
 from wharfie.spi.log import LogQuery
@@ -403,7 +403,7 @@ def test_good_options_mean_what_docker_means_by_them(log):
     assert (plan["max-size"], plan["max-file"]) == ("10000000", "3")
     assert plan["compress"] == ("true" if log.driver.name == "local" else "false")
     assert log.driver.plan(log.facts, {"max-size": "1.5 KB"})["max-size"] == "1500"
-    assert opts.size("x", "4m", unit=1024) == 4 << 20
+    assert log_options.size("x", "4m", unit=1024) == 4 << 20
     chosen = log.driver.plan(log.facts, {"labels-regex": "^te", "env": "EMPTY,OS", "tag": "{{ .ImageName }}@{{.ImageID}}"})
     assert json.loads(chosen["attrs"]) == {"EMPTY": "", "OS": "linux", "tag": "nginx@" + "a" * 12, "team": "x"}
 

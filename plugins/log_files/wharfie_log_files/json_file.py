@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import ClassVar
 
+from wharfie.spi import log_options
 from wharfie.spi.driver import ContainerFacts, Strings
 from wharfie.spi.log import LogCapability, LogDriver, LogEntry, LogQuery, LogReader
 from wharfie_log_files import options as opts
@@ -28,10 +29,10 @@ class JsonFileDriver(LogDriver):
         return frozenset((LogCapability.READ,))
 
     def plan(self, container: ContainerFacts, options: Strings) -> Strings:
-        opts.check_names(options, "unknown log opt '{}' for json-file log driver")
+        log_options.check_names(options, opts.KNOWN, "unknown log opt '{}' for json-file log driver")
         rotation = opts.rotation(options, _DEFAULT)
         path = opts.folder(container) / f"{container.id}-json.log"
-        return opts.sink_options(path, rotation, opts.attributes(container, options))
+        return opts.sink_options(path, rotation, log_options.attributes(container, options))
 
     def open_reader(self, container: ContainerFacts, options: Strings, query: LogQuery) -> LogReader:
         return reader.FileReader(Path(options["path"]), Lines(), _Decoder().decode, query)

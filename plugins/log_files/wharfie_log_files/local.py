@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from wharfie.spi import log_options
 from wharfie.spi.driver import ContainerFacts, Strings
 from wharfie.spi.log import LogCapability, LogDriver, LogEntry, LogQuery, LogReader
 from wharfie_log_files import options as opts
@@ -30,10 +31,10 @@ class LocalLogDriver(LogDriver):
         return frozenset((LogCapability.READ,))
 
     def plan(self, container: ContainerFacts, options: Strings) -> Strings:
-        opts.check_names(options, "unknown log opt '{}' for log driver local")
+        log_options.check_names(options, opts.KNOWN, "unknown log opt '{}' for log driver local")
         rotation = opts.rotation(options, _DEFAULT)
         path = opts.folder(container) / "local-logs" / "container.log"
-        return opts.sink_options(path, rotation, opts.attributes(container, options))
+        return opts.sink_options(path, rotation, log_options.attributes(container, options))
 
     def open_reader(self, container: ContainerFacts, options: Strings, query: LogQuery) -> LogReader:
         # The attributes are the same for every entry of a container, so the file does not repeat them.
