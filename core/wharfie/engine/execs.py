@@ -133,13 +133,14 @@ class Execs:
         if client is not None:
             await runtime.call(RuntimeDriver.attach, container.id, record.id, client, request)
         record.running = True
+        self._emit(container, record, "exec_start")  # before its end can be told
         try:
             made = await runtime.call(RuntimeDriver.exec_start, container.id, record.id)
         except WharfieError:
             record.running = False
             raise
-        record.pid = made.pid
-        self._emit(container, record, "exec_start")
+        if record.running:  # it may have ended already
+            record.pid = made.pid
 
     def _process(self, container: Container, wanted: ExecCreate) -> Mapping[str, Any]:
         process = assemble.process(container, self._settings)

@@ -71,18 +71,7 @@ class Containers:
 
     def matching(self, *, all: bool, limit: int, filters: Filters) -> list[Container]:
         """`GET /containers/json`, newest first."""
-        return listing.select(self.catalog, self.networks, self._descendants, all=all, limit=limit, filters=filters)
-
-    def _descendants(self, ref: str) -> set[str]:
-        try:
-            image = self.images.get(ref)
-        except (NotFound, InvalidArgument):
-            return set()
-        return {
-            other.id
-            for other in self.images.list(all=True, filters={})
-            if other.chain_ids[: len(image.chain_ids)] == image.chain_ids
-        }
+        return listing.select(self.catalog, self.networks, self.images, all=all, limit=limit, filters=filters)
 
     async def size(self, container: Container) -> tuple[int, int]:
         """Bytes of the writable layer, and of the whole root."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.filters import Filters, boolean, check, labels_match, moment, text_match
 from wharfie.engine.identity import parse_rfc3339
+from wharfie.engine.images.images import Images
 from wharfie.engine.model.container import Container
 from wharfie.engine.networks.networks import Networks
 from wharfie.spi.errors import InvalidArgument, NotFound
@@ -24,10 +25,10 @@ Test = Callable[[Container], bool]
 
 
 def select(
-    catalog: Catalog, networks: Networks, ancestors: Callable[[str], set[str]], *, all: bool, limit: int, filters: Filters
+    catalog: Catalog, networks: Networks, images: Images, *, all: bool, limit: int, filters: Filters
 ) -> list[Container]:
     """Newest first. Errors: InvalidArgument."""
-    tests = _tests(catalog, networks, ancestors, filters)
+    tests = _tests(catalog, networks, images, filters)
     wide = all or limit > 0 or bool(filters.get("status") or filters.get("exited"))
     found = [
         container
@@ -46,9 +47,7 @@ def _any_of_all(tests: Iterable[list[Test]], container: Container) -> bool:
     return all(any(test(container) for test in alternatives) for alternatives in tests)
 
 
-def _tests(
-    catalog: Catalog, networks: Networks, ancestors: Callable[[str], set[str]], filters: Filters
-) -> list[list[Test]]:
+def _tests(catalog: Catalog, networks: Networks, images: Images, filters: Filters) -> list[list[Test]]:
     """One list of alternatives for each filter name that is given."""
     check(filters, _FILTERS)
     tests: list[list[Test]] = []
@@ -60,11 +59,11 @@ def _tests(
                 tests.append([])  # there are no tasks without a swarm
             continue
         if values:
-            tests.append([_test(catalog, networks, ancestors, name, value) for value in values])
+            tests.append([_test(catalog, networks, images, name, value) for value in values])
     return tests
 
 
-def _test(catalog: Catalog, networks: Networks, ancestors: Callable[[str], set[str]], name: str, value: str) -> Test:
+def _test(catalog: Catalog, networks: Networks, images: Images, name: str, value: str) -> Test:
     if name == "id":
         return lambda c: text_match([value], c.id)
     if name == "name":
@@ -78,20 +77,37 @@ def _test(catalog: Catalog, networks: Networks, ancestors: Callable[[str], set[s
             raise InvalidArgument(f"invalid filter 'health={value}'")
         return lambda c: (c.state.health.status if c.state.health else "none") == value
     if name == "ancestor":
-        images = ancestors(value)
-        return lambda c: c.image_id in images
+        ids = descendants(images, value)
+        return lambda c: c.image_id in ids
     if name in ("before", "since"):
         return _relative(catalog, name, value)
     if name == "network":
         return _in_network(networks, value)
     if name == "volume":
         return lambda c: any(value in (mount.name, mount.destination) for mount in c.mounts)
+    _check_port(name, value)
     if name == "expose":
         return lambda c: any(_port_matches(value, port) for port in c.exposed)
     return lambda c: (
         any(_port_matches(value, f"{port.host_port}/{port.protocol}") for entry in c.joined for port in entry.joined.ports)
         or any(_port_matches(value, port) for port in c.host_config.port_bindings or {})
     )
+
+
+def descendants(images: Images, ref: str) -> set[str]:
+    """Ids of an image and of all that were made from it or stand on its layers; none for an unknown one."""
+    try:
+        image = images.get(ref)
+    except (NotFound, InvalidArgument):
+        return set()
+    depth = len(image.chain_ids)
+    others = images.list(all=True, filters={})
+    # An image with the very same layers stands on this one only if it was made from it.
+    found = {image.id}
+    found |= {other.id for other in others if len(other.stack) > depth and other.chain_ids[:depth] == image.chain_ids}
+    while more := {other.id for other in others if other.parent in found} - found:
+        found |= more
+    return found
 
 
 def _status(value: str) -> Test:
@@ -119,6 +135,13 @@ def _in_network(networks: Networks, value: str) -> Test:
     except NotFound:
         return lambda c: False
     return lambda c: record.name in c.networks
+
+
+def _check_port(name: str, value: str) -> None:
+    numbers, _, protocol = value.partition("/")
+    first, _, last = numbers.partition("-")
+    if not (first.isdecimal() and (last or first).isdecimal()) or protocol not in ("", "tcp", "udp", "sctp"):
+        raise InvalidArgument(f"invalid filter '{name}={value}'")
 
 
 def _port_matches(wanted: str, port: str) -> bool:
