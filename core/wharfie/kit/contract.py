@@ -36,6 +36,8 @@ class Contract(Generic[D]):
 
     kind: ClassVar[str]
     needs_root: ClassVar[bool] = False
+    sample: ClassVar[int] = 6
+    """Kills of one operation when a sample is asked for."""
     abilities: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Capability → the optional methods that go with it."""
 
@@ -59,6 +61,10 @@ class Contract(Generic[D]):
 
     def world(self, rig: Rig[D]) -> None:
         """Make what the driver finds on its host (a parent interface, a peer). Called in the room, before the driver."""
+
+    @classmethod
+    def tidy(cls) -> None:
+        """Take away what a room's end does not (control groups)."""
 
     # The rules
 
@@ -330,8 +336,11 @@ class Contract(Generic[D]):
             return Outcome(status="not tried", message="it needs root, for namespaces of its own")
         methods(CONTRACTS[cls.kind])  # kept for all rooms
         seconds = SECONDS * (10 if made.group is Group.CRASH else 1)
-        with tempfile.TemporaryDirectory(prefix="wharfie-kit-", ignore_cleanup_errors=True) as folder:
-            return run_apart(lambda: cls()._try(made, Path(folder), crash, make), seconds=seconds, namespaces=root)
+        try:
+            with tempfile.TemporaryDirectory(prefix="wharfie-kit-", ignore_cleanup_errors=True) as folder:
+                return run_apart(lambda: cls()._try(made, Path(folder), crash, make), seconds=seconds, namespaces=root)
+        finally:
+            cls.tidy()
 
     def _try(
         self, made: Rule, folder: Path, crash: str, make: Callable[..., Driver[Any]] | None
@@ -363,25 +372,27 @@ class Contract(Generic[D]):
     def _campaign(self, rig: Rig[D], *, at_lines: bool) -> None:
         if not (operations := self.operations(rig)):
             raise NotOffered("this kind has no operation that outlives a process")
+        with (reference := rig.other_folders()).opened() as driver:
+            self.life(reference, driver, 1)  # what a driver makes on first use, and keeps, is no leak
+            self._pristine = self._kernel(reference)
         for operation in operations:
             rehearsal = self._kill(rig, operation, at_line=0 if at_lines else -1)
-            require(rehearsal.lines or not at_lines, f"{operation.name} executes no line of the driver's own package")
             for again in (True, False):
                 if at_lines:
-                    for line in crash.lines_to_kill(rehearsal.lines or 0, rig.crash):
+                    for line in crash.lines_to_kill(rehearsal.lines or 0, rig.crash, self.sample):
                         self._kill(rig, operation, at_line=line, again=again)
                 else:
                     for after in crash.instants(rehearsal.took, rig.crash):
                         self._kill(rig, operation, at_line=-1, after=after, again=again)
+
+    def _kernel(self, rig: Rig[D]) -> Mapping[str, frozenset[str]]:
+        return leaks.anywhere(leaks.kernel(rig.state, rig.run), FOLDER=str(rig.folder), INSTANCE=rig.instance)
 
     def _kill(
         self, rig: Rig[D], operation: Operation[D], *, at_line: int, after: float = -1.0, again: bool = True
     ) -> crash.Killed:
         """Kill, then a new instance, and the core repeats the call (`again`), or takes everything back."""
         other = rig.other_folders()
-        with other.opened() as driver:
-            self.life(other, driver, 1)  # so that folders which a driver makes on first use are no leak
-        pristine = leaks.kernel(other.state, other.run)
         killed = crash.in_child(lambda: _open(other), operation, at_line=at_line, after=after)
         moment = killed.where or ("its end" if after < 0 else f"{after:.4f} s")
         where = f"{operation.name} killed at {moment}"
@@ -399,7 +410,7 @@ class Contract(Generic[D]):
             with succeeds(f"taking everything back after {where}"):
                 operation.undo(driver, killed.memo)
             # While it is open: a driver may sweep what its predecessor left at its leisure.
-            new = rig.settle(lambda: leaks.more(pristine, leaks.kernel(other.state, other.run)), seconds=3)
+            new = rig.settle(lambda: leaks.more(self._pristine, self._kernel(other)), seconds=3)
             require(not new, f"after {where}, {'repetition' if again else 'reconcile'} and removal {new}")
         return killed
 

@@ -24,8 +24,6 @@ from wharfie.spi.driver import Driver
 
 D = TypeVar("D", bound=Driver[Any])
 
-SAMPLE = 6
-"""Kills of one operation when a sample is asked for."""
 RANDOM = {"sample": 2, "all": 40}
 """Kills at random instants of one operation."""
 
@@ -45,14 +43,23 @@ class Operation(Generic[D]):
 
 
 def package_of(driver: Driver[Any]) -> Callable[[str], bool]:
-    """Is this source file part of the driver's own package (or is it its module, when it has no package)?"""
-    module = type(driver).__module__
-    top = sys.modules[module.partition(".")[0]]
-    if hasattr(top, "__path__"):
-        folders = tuple(str(Path(folder)) + os.sep for folder in top.__path__)
-        return lambda name: name.startswith(folders)
-    own = sys.modules[module].__file__
-    return lambda name: name == own
+    """Is this source file the driver's own? Its package is, or its module when it has none, and helpers of the core that
+    its class derives from (`wharfie.shim`), but the contracts are not."""
+    files: set[str] = set()
+    folders: set[str] = set()
+    for cls in type(driver).__mro__:
+        module = sys.modules[cls.__module__]
+        if cls.__module__.startswith("wharfie.spi.") or getattr(module, "__file__", None) is None:
+            continue
+        core = cls.__module__.startswith("wharfie.")
+        package = cls.__module__.rpartition(".")[0] if core else cls.__module__.partition(".")[0]
+        found = getattr(sys.modules.get(package), "__path__", None)
+        if found:
+            folders.update(str(Path(folder)) + os.sep for folder in found)
+        elif cls.__module__ not in sys.stdlib_module_names:
+            files.add(str(module.__file__))
+    own = tuple(folders)
+    return lambda name: name in files or name.startswith(own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,11 +148,11 @@ def _child(make: Callable[[], D], operation: Operation[D], at_line: int, writing
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def lines_to_kill(total: int, mode: str) -> list[int]:
+def lines_to_kill(total: int, mode: str, sample: int) -> list[int]:
     """The lines at which to kill an operation of `total` lines: all, or a sample that always has the first and the last."""
-    if mode == "all" or total <= SAMPLE:
+    if mode == "all" or total <= sample:
         return list(range(1, total + 1))
-    return sorted({1 + round(index * (total - 1) / (SAMPLE - 1)) for index in range(SAMPLE)})
+    return sorted({1 + round(index * (total - 1) / (sample - 1)) for index in range(sample)})
 
 
 def instants(took: float, mode: str) -> list[float]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from wharfie.kit.rules import NotTried, Violation
 from wharfie.plugins.contract import CONTRACTS
-from wharfie.plugins.inventory import CORE, Inventory
+from wharfie.plugins.inventory import CORE, Entry, Inventory
 from wharfie.plugins.loader import choose, import_driver
 from wharfie.plugins.settings import validate
 from wharfie.plugins.states import Refusal
@@ -23,11 +23,13 @@ Factory = Callable[[Context], Driver[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A driver under test. `key`: "volume.acme"; empty for one that a function makes."""
+    """A driver under test. `key`: "volume.acme"; empty for one that a function makes, which has no entry either."""
 
     title: str
     factory: Factory = field(repr=False)
     key: str = ""
+    entry: Entry | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def candidate(kind: str, driver: str | Factory, settings: Mapping[str, Any], title: str) -> Candidate:
@@ -46,7 +48,9 @@ def candidate(kind: str, driver: str | Factory, settings: Mapping[str, Any], tit
         model = validate(entry, cls, settings)
     except Refusal as refusal:
         raise Violation(f"the daemon would refuse to load it: {refusal}") from refusal
-    return Candidate(title=entry.title, key=driver, factory=lambda context: cls(context, model))
+    return Candidate(
+        title=entry.title, key=driver, factory=lambda context: cls(context, model), entry=entry, settings=settings
+    )
 
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}

@@ -44,6 +44,14 @@ def kernel(*folders: Path) -> Mapping[str, frozenset[str]]:
     return {name: full[name] for name in ("mounts", "links", "firewall", "files")}
 
 
+def anywhere(found: Mapping[str, frozenset[str]], **names: str) -> Mapping[str, frozenset[str]]:
+    """The same with what differs from one folder to the next (`FOLDER`, `INSTANCE`) taken out."""
+    changed = dict(found)
+    for name, text in names.items():
+        changed = {kind: frozenset(one.replace(text, name) for one in some) for kind, some in changed.items()}
+    return changed
+
+
 def more(before: Mapping[str, frozenset[str]], after: Mapping[str, frozenset[str]]) -> str:
     """What is new in `after`, in words; empty when nothing is."""
     found = []
@@ -55,8 +63,10 @@ def more(before: Mapping[str, frozenset[str]], after: Mapping[str, frozenset[str
 
 
 def _mounts() -> frozenset[str]:
+    """By mount point; a second mount at the same point counts."""
     with open("/proc/self/mountinfo") as table:
-        return frozenset(f"{words[4]} ({words[0]})" for words in (line.split() for line in table))
+        points = [line.split()[4] for line in table]
+    return frozenset(f"{point} (number {points[:index].count(point) + 1})" for index, point in enumerate(points))
 
 
 def _firewall() -> frozenset[str]:
