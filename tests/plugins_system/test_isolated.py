@@ -300,3 +300,18 @@ def test_not_found_counts_as_in_a_thread(drivers):
         await house.close()
 
     asyncio.run(scene())
+
+
+def test_programs_that_a_driver_starts_have_the_daemons_environment(drivers, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+    async def seen() -> str:
+        house = drivers({"volume.crashes": ALONE})
+        driver = await house.get(VolumeDriver, "crashes")
+        found = (await driver.call(VolumeDriver.get, "x")).status["path"]
+        await house.close()
+        return found
+
+    assert asyncio.run(seen()) == ""
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    assert asyncio.run(seen()) == "/nowhere"

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 
+from wharfie.plugins.remote.process import OWN_PATH
 from wharfie.plugins.remote.serve import serve
 
 
@@ -18,6 +19,10 @@ def main() -> None:
         sys.exit(
             "usage: python -m wharfie.plugins.host KIND.NAME  (started by the daemon, with a socket as standard input)"
         )
+    path = os.environ.pop(OWN_PATH, "")
+    os.environ.pop("PYTHONPATH", "")
+    if path:
+        os.environ["PYTHONPATH"] = path
     sock = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

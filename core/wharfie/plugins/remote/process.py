@@ -38,6 +38,9 @@ _LAST_WORDS = 5
 _PATIENCE = 2.0
 """Seconds that a process gets to leave by itself when its connection has ended."""
 
+OWN_PATH = "WHARFIE_PYTHONPATH"
+"""The daemon's own PYTHONPATH, for the programs that the driver starts."""
+
 _Reply = tuple[Message, list[int]]
 
 
@@ -96,7 +99,7 @@ class DriverProcess:
                 stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                env=_environment(),
                 start_new_session=True,  # a signal to the daemon's terminal is for the daemon
             )
             self._channel = channel
@@ -323,6 +326,12 @@ class DriverProcess:
             how = f"ended with status {status}"
         words = " / ".join(self._words)[-400:]
         return f"(pid {self.pid}) {how}" + (f', its last words: "{words}"' if words and not self._killed_for else "")
+
+
+def _environment() -> dict[str, str]:
+    """It imports from where the daemon does. The variable is for it alone: `wharfie.plugins.host` takes it away again."""
+    path = os.pathsep.join(folder for folder in sys.path if folder)
+    return os.environ | {"PYTHONPATH": path, OWN_PATH: os.environ.get("PYTHONPATH", "")}
 
 
 def _quietly(channel: Channel, message: Message) -> None:

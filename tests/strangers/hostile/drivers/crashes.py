@@ -58,7 +58,9 @@ class Crashes(Good):
             while not current_call().cancelled.is_set():
                 time.sleep(0.01)
             (self.context.state / "cancelled").touch()
-        return Volume(name=name, mountpoint=None, created=current_call().id, status={"pid": os.getpid()})
+        return Volume(
+            name=name, mountpoint=None, created=current_call().id, status={"path": os.environ.get("PYTHONPATH", "")}
+        )
 
     def usage(self, name):
         return Usage(size=len(self.kept), inodes=os.getpid())
