@@ -28,17 +28,23 @@ def network_view(
         "IPAM": {
             "Driver": network.ipam_driver,
             "Options": network.ipam_options,
-            "Config": [_pool_view(pool) for pool in network.pools] or None,
+            "Config": [*map(_pool_view, network.pools), *_asked_view(network)] or None,
         },
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": network.config_only,
         "Containers": {container.id: _endpoint_view(container, joined) for container, joined in endpoints},
         "Options": network.options,
         "Labels": network.labels,
     }
+
+
+def _asked_view(network: NetworkRecord) -> list[dict[str, Any]]:
+    """A configuration network has no pools, only what is to be asked for."""
+    asked = (network.asked.config if network.asked else None) or ()
+    return [{name: value for name, value in pool.dump().items() if value} for pool in asked]
 
 
 def _pool_view(pool: PoolRecord) -> dict[str, Any]:

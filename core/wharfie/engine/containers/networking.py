@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.modes import CONTAINER
 from wharfie.engine.model.container import Container, ContainerCreate, NetworkRecord
-from wharfie.engine.model.network import EndpointSettings
+from wharfie.engine.model.network import EndpointIPAMConfig, EndpointSettings
+from wharfie.engine.networks import sysctls
 from wharfie.engine.networks.networks import Networks
 from wharfie.spi.errors import Forbidden, InvalidArgument, NotFound
 
 _ALONE = frozenset({"host", "none"})
+_MAC = re.compile(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
 
 def choose_networks(request: ContainerCreate, networks: Networks, catalog: Catalog) -> dict[str, EndpointSettings]:
@@ -57,18 +63,42 @@ def _take(asked: dict[str, EndpointSettings], record: NetworkRecord | None, mode
 
 
 def _check_settings(record: NetworkRecord, settings: EndpointSettings) -> None:
-    ipam = settings.ipam_config
-    wanted = (ipam.ipv4_address or ipam.ipv6_address) if ipam else ""
-    if wanted and record.predefined:
+    """Errors: InvalidArgument, Forbidden (the network is only a configuration)."""
+    if record.config_only:
+        raise Forbidden(f"{record.name} is a configuration network: make one from it with --config-from {record.name}")
+    problems = list(_problems(record, settings))
+    if problems:
         raise InvalidArgument(
-            "invalid config for network " + record.name + ": invalid endpoint settings:\nuser specified "
-            "IP address is supported on user defined networks only"
+            f"invalid config for network {record.name}: invalid endpoint settings:\n" + "\n".join(problems)
         )
+    sysctls.parse(settings.driver_opts or {})
+
+
+def _problems(record: NetworkRecord, settings: EndpointSettings) -> Iterator[str]:
+    """With Docker's texts."""
+    ipam = settings.ipam_config or EndpointIPAMConfig()
+    if (ipam.ipv4_address or ipam.ipv6_address) and record.predefined:
+        yield "user specified IP address is supported on user defined networks only"
+    else:
+        for version, text in ((4, ipam.ipv4_address), (6, ipam.ipv6_address)):
+            if text and (problem := _address_problem(record, version, text)):
+                yield problem
+    if settings.mac_address and _MAC.fullmatch(settings.mac_address) is None:
+        yield f"invalid MAC address {settings.mac_address}: want six bytes such as 02:42:ac:11:00:02"
     if settings.aliases and record.predefined:
-        raise InvalidArgument(
-            "invalid config for network " + record.name + ": invalid endpoint settings:\nnetwork-scoped aliases are only "
-            "supported for user-defined networks"
-        )
+        yield "network-scoped aliases are only supported for user-defined networks"
+
+
+def _address_problem(record: NetworkRecord, version: int, text: str) -> str:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return f"invalid IPv{version} address: {text}"
+    if address.version != version:
+        return f"invalid IPv{version} address: {text}"
+    if any(address in ip_network(pool.subnet) for pool in record.pools) or not record.pools:
+        return ""
+    return f"no configured subnet or ip-range contain the IP address {text}"
 
 
 def check_connect(container: Container, record: NetworkRecord, settings: EndpointSettings) -> None:

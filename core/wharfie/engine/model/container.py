@@ -10,7 +10,7 @@ from pydantic import Field
 from wharfie.engine.model.base import NO_TIME, Model, Size
 from wharfie.engine.model.config import Config
 from wharfie.engine.model.host import HostConfig
-from wharfie.engine.model.network import EndpointSettings, NetworkingConfig
+from wharfie.engine.model.network import IPAM, EndpointSettings, NetworkingConfig
 from wharfie.spi.driver import ContainerFacts
 from wharfie.spi.network import Joined
 
@@ -185,6 +185,9 @@ class NetworkRecord(Model):
     ipam_driver: str = "default"
     ipam_options: dict[str, str] | None = None
     pools: list[PoolRecord] = Field(default_factory=list)
+    config_only: bool = False
+    config_from: str = ""  # the name of a configuration network
+    asked: IPAM | None = None  # of a configuration network: what networks made from it ask their IPAM driver for
     predefined: bool = False
     needs_gateway: bool = True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -52,6 +52,12 @@ class IPAM(Model):
     config: list[IPAMPool] | None = None
 
 
+class ConfigReference(Model):
+    """The configuration network that another one is made from."""
+
+    network: str = ""
+
+
 class NetworkCreate(Model):
     """Body of `POST /networks/create`."""
 
@@ -63,7 +69,7 @@ class NetworkCreate(Model):
     attachable: bool = False
     ingress: bool = False
     config_only: bool = False
-    config_from: dict[str, Any] | None = None
+    config_from: ConfigReference | None = None
     ipam: Annotated[IPAM | None, Field(alias="IPAM")] = None
     enable_ipv4: Annotated[bool, Field(alias="EnableIPv4")] = True
     enable_ipv6: Annotated[bool, Field(alias="EnableIPv6")] = False

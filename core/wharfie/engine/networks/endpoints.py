@@ -1,13 +1,14 @@
 """Endpoints: a container's way into its networks at start, while it runs, and out again.
 
 The order at a start: addresses are taken, the runtime makes the namespace, drivers join it, ports are published. The
-endpoint with the highest priority, else the first by name, carries the default route and publishes the ports.
+endpoint that has the default route (see `gateways`) publishes the ports; both move when a network joins or leaves.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Interface, ip_address, ip_network
 
 from wharfie.engine.events import Events
@@ -15,6 +16,7 @@ from wharfie.engine.identity import new_id
 from wharfie.engine.model.container import Container, JoinedEndpoint, NetworkRecord
 from wharfie.engine.model.host import PortBinding
 from wharfie.engine.model.network import EndpointSettings
+from wharfie.engine.networks import gateways, sysctls
 from wharfie.engine.networks.addressing import as_network
 from wharfie.engine.networks.names import Names
 from wharfie.engine.networks.networks import Networks
@@ -27,6 +29,9 @@ from wharfie.spi.ipam import CONTAINER_NAME, Address, Interface, IpamDriver
 from wharfie.spi.network import Attachment, Endpoint, Joined, NetworkCapability, NetworkDriver, Port, Sandbox
 
 log = logging.getLogger(__name__)
+
+Routes = tuple[bool, bool]
+"""Whether an endpoint has the default route of IPv4, of IPv6."""
 
 
 class Endpoints:
@@ -44,23 +49,14 @@ class Endpoints:
         """Take addresses for all of the container's networks; the networks are busy from now on."""
         endpoints: list[Endpoint] = []
         try:
-            gateway = self._gateway_network(container)
+            wanted = [(self._networks.of(name, settings), settings) for name, settings in container.networks.items()]
         except NotFound as error:
             raise NotFound(f"failed to set up container networking: {error.message}") from error
-        for index, (name, settings) in enumerate(container.networks.items()):
-            record = self._networks.of(name, settings)
-            endpoint = await self._allocate(container, facts, record, settings, index, record.name == gateway, undo)
-            endpoints.append(endpoint)
+        chosen = [gateways.choose(wanted, version) for version in gateways.VERSIONS]
+        for index, (record, settings) in enumerate(wanted):
+            routes = (record.id == chosen[0], record.id == chosen[1])
+            endpoints.append(await self._allocate(container, facts, record, settings, index, routes, undo))
         return endpoints
-
-    def _gateway_network(self, container: Container) -> str:
-        """The network whose gateway is the container's default route; empty: none has one."""
-        candidates = []
-        for name, settings in container.networks.items():
-            record = self._networks.of(name, settings)
-            if record.pools and not record.internal:
-                candidates.append((-settings.gw_priority, record.name))
-        return min(candidates)[1] if candidates else ""
 
     async def _allocate(
         self,
@@ -69,7 +65,7 @@ class Endpoints:
         record: NetworkRecord,
         settings: EndpointSettings,
         index: int,
-        default_route: bool,
+        routes: Routes,
         undo: Undo,
     ) -> Endpoint:
         busy = self._networks.busy.setdefault(record.id, set())
@@ -105,8 +101,8 @@ class Endpoints:
             interface=f"eth{index}",
             mac=settings.mac_address or (container.config.mac_address if index == 0 else ""),
             addresses=tuple(addresses),
-            default_route4=default_route,
-            default_route6=default_route and record.enable_ipv6,
+            default_route4=routes[0],
+            default_route6=routes[1],
             options=dict(settings.driver_opts or {}),
         )
 
@@ -138,6 +134,7 @@ class Endpoints:
         attachment: Attachment = await driver.call(NetworkDriver.join, network, endpoint, sandbox)
         joined = Joined(endpoint=endpoint, sandbox=sandbox, attachment=attachment)
         undo.add("endpoint", lambda: driver.call(NetworkDriver.leave, network, joined))
+        await sysctls.apply(sysctls.parse(endpoint.options), sandbox.path, endpoint.interface)
         self._name(container, record, joined)
 
         async def forget() -> None:
@@ -175,51 +172,99 @@ class Endpoints:
         container.joined[index] = JoinedEndpoint(network_id=entry.network_id, network=entry.network, joined=joined)
 
     async def _carrier(self, container: Container) -> tuple[int, Supervised[NetworkDriver]] | None:
-        """The endpoint that publishes ports: the one with the default route, if its driver can."""
-        for index, entry in enumerate(container.joined):
-            driver = await self._networks.driver_of(self._networks.get(entry.network_id))
-            if entry.joined.endpoint.default_route4 and NetworkCapability.PUBLISH in driver.capabilities:
+        """The endpoint that publishes ports: the one with the default route (IPv4's, if there is one) if its driver can."""
+        endpoints = [entry.joined.endpoint for entry in container.joined]
+        carriers = [index for index, endpoint in enumerate(endpoints) if endpoint.default_route4]
+        carriers += [index for index, endpoint in enumerate(endpoints) if endpoint.default_route6]
+        for index in carriers[:1]:
+            driver = await self._networks.driver_of(self._networks.get(container.joined[index].network_id))
+            if NetworkCapability.PUBLISH in driver.capabilities:
                 return index, driver
         return None
 
     # ---- while running
 
     async def connect(self, container: Container, record: NetworkRecord, facts: ContainerFacts, sandbox: Sandbox) -> None:
-        """Join one more network; `container.networks` already has it."""
+        """Join one more network; `container.networks` already has it. It takes the default route over if its priority is
+        higher, and with it the ports."""
         index = _free_index(container)
         settings = container.networks[record.name]
         async with Undo(f"connecting {container.name} to {record.name}") as undo:
-            has_route = any(entry.joined.endpoint.default_route4 for entry in container.joined)
-            route = not has_route and bool(record.pools) and not record.internal
-            endpoint = await self._allocate(container, facts, record, settings, index, route, undo)
+            endpoint = await self._allocate(container, facts, record, settings, index, (False, False), undo)
             joined = await self._join(container, endpoint, sandbox, undo)
+            container.joined.append(joined)
+
+            async def back() -> None:
+                container.joined[:] = [entry for entry in container.joined if entry.network_id != record.id]
+                await self._settle(container, ())
+
+            undo.add("default route", back)
+            await self._settle(container, ())
+            if not any(entry.joined.ports for entry in container.joined):
+                await self._publish(container, undo)
             undo.commit()
-        container.joined.append(joined)
         self._kept(endpoint)
-        _fill(settings, joined, record)
+        _fill(settings, self._entry(container, record), record)
 
     async def disconnect(self, container: Container, record: NetworkRecord) -> None:
         """Leave one network; another one takes over the default route if this one had it."""
-        entry = next(entry for entry in container.joined if entry.network_id == record.id)
+        entry = self._entry(container, record)
         await self._leave(container, entry)
         container.joined.remove(entry)
-        if entry.joined.endpoint.default_route4:
-            await self._move_route(container)
+        await self._settle(container, entry.joined.ports)
 
-    async def _move_route(self, container: Container) -> None:
+    def _entry(self, container: Container, record: NetworkRecord) -> JoinedEndpoint:
+        return next(entry for entry in container.joined if entry.network_id == record.id)
+
+    async def _settle(self, container: Container, ports: tuple[Port, ...]) -> None:
+        """Give the default routes and the ports to the endpoints that are to have them now. `ports`: of an endpoint that
+        has left."""
+        here = [
+            (self._networks.get(entry.network_id), container.networks[entry.network])
+            for entry in container.joined
+            if entry.joined.sandbox is not None
+        ]
+        chosen = [gateways.choose(here, version) for version in gateways.VERSIONS]
+        changes: list[tuple[int, Routes]] = []
         for index, entry in enumerate(container.joined):
-            record = self._networks.get(entry.network_id)
-            if not record.pools or record.internal or entry.joined.sandbox is None:
-                continue
-            endpoint = _routed(entry.joined.endpoint, record.enable_ipv6)
-            driver = await self._networks.driver_of(record)
-            attachment = await driver.call(NetworkDriver.join, as_network(record), endpoint, entry.joined.sandbox)
-            joined = Joined(
-                endpoint=endpoint, sandbox=entry.joined.sandbox, attachment=attachment, ports=entry.joined.ports
-            )
-            container.joined[index] = JoinedEndpoint(network_id=record.id, network=record.name, joined=joined)
-            _fill(container.networks[record.name], container.joined[index], record)
+            routes = (entry.network_id == chosen[0], entry.network_id == chosen[1])
+            if routes != (entry.joined.endpoint.default_route4, entry.joined.endpoint.default_route6):
+                changes.append((index, routes))
+        # A namespace has one default route: who gives one up comes first.
+        for index, routes in sorted(changes, key=lambda change: sum(change[1])):
+            await self._reroute(container, index, routes)
+        await self._move_ports(container, ports)
+
+    async def _reroute(self, container: Container, index: int, routes: Routes) -> None:
+        entry = container.joined[index]
+        record, sandbox = self._networks.get(entry.network_id), entry.joined.sandbox
+        if sandbox is None:
             return
+        endpoint = replace(entry.joined.endpoint, default_route4=routes[0], default_route6=routes[1])
+        driver = await self._networks.driver_of(record)
+        attachment = await driver.call(NetworkDriver.join, as_network(record), endpoint, sandbox)
+        joined = replace(entry.joined, endpoint=endpoint, attachment=attachment)
+        container.joined[index] = JoinedEndpoint(network_id=record.id, network=record.name, joined=joined)
+        _fill(container.networks[record.name], container.joined[index], record)
+
+    async def _move_ports(self, container: Container, ports: tuple[Port, ...]) -> None:
+        """Publish at the endpoint that carries them now; their reservations stay."""
+        carrier = await self._carrier(container)
+        for index, entry in enumerate(container.joined):
+            if not entry.joined.ports or (carrier is not None and carrier[0] == index):
+                continue
+            record = self._networks.get(entry.network_id)
+            driver = await self._networks.driver_of(record)
+            await driver.call(NetworkDriver.unpublish, as_network(record), entry.joined)
+            ports += entry.joined.ports
+            container.joined[index] = entry.model_copy(update={"joined": _with_ports(entry.joined, ())})
+        if carrier is None or not ports:
+            return
+        index, driver = carrier
+        entry = container.joined[index]
+        joined = _with_ports(entry.joined, ports)
+        await driver.call(NetworkDriver.publish, as_network(self._networks.get(entry.network_id)), joined)
+        container.joined[index] = entry.model_copy(update={"joined": joined})
 
     # ---- an end
 
@@ -318,28 +363,12 @@ def forget_joined(container: Container) -> list[JoinedEndpoint]:
 
 
 def _without_sandbox(entry: JoinedEndpoint) -> JoinedEndpoint:
-    joined = Joined(
-        endpoint=entry.joined.endpoint, sandbox=None, attachment=entry.joined.attachment, ports=entry.joined.ports
-    )
+    joined = replace(entry.joined, sandbox=None)
     return JoinedEndpoint(network_id=entry.network_id, network=entry.network, joined=joined)
 
 
 def _with_ports(joined: Joined, ports: tuple[Port, ...]) -> Joined:
-    return Joined(endpoint=joined.endpoint, sandbox=joined.sandbox, attachment=joined.attachment, ports=ports)
-
-
-def _routed(endpoint: Endpoint, ipv6: bool) -> Endpoint:
-    return Endpoint(
-        id=endpoint.id,
-        network_id=endpoint.network_id,
-        container=endpoint.container,
-        interface=endpoint.interface,
-        mac=endpoint.mac,
-        addresses=endpoint.addresses,
-        default_route4=True,
-        default_route6=ipv6,
-        options=endpoint.options,
-    )
+    return replace(joined, ports=ports)
 
 
 def _free_index(container: Container) -> int:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_interface, ip_network
 
 from wharfie.engine.events import Events
-from wharfie.engine.filters import Filters, boolean, check, labels_match
-from wharfie.engine.identity import NAME_PATTERN, by_prefix, new_id, rfc3339
+from wharfie.engine.filters import Filters, boolean, check, labels_match, moment
+from wharfie.engine.identity import NAME_PATTERN, by_prefix, new_id, parse_rfc3339, rfc3339
 from wharfie.engine.model.container import Container, JoinedEndpoint, NetworkRecord, PoolRecord
 from wharfie.engine.model.network import IPAM, EndpointSettings, IPAMPool, NetworkCreate
+from wharfie.engine.networks import configurations
 from wharfie.engine.networks.addressing import as_network, host_subnets, lease_of, lease_pools
 from wharfie.engine.settings import EngineSettings
 from wharfie.engine.undo import Undo
@@ -118,14 +120,33 @@ class Networks:
             raise Forbidden(f"operation is not permitted on predefined {request.name} network ")
         if NAME_PATTERN.fullmatch(request.name) is None and len(request.name) > 1:
             raise InvalidArgument(f"invalid network name: {request.name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
-        if request.config_only or request.config_from or request.ingress or request.scope == "swarm":
-            raise Forbidden("config-only, ingress and swarm networks are not supported by this daemon")
+        if request.ingress or request.scope == "swarm":
+            raise Forbidden("ingress and swarm networks are not supported by this daemon")
         async with self._lock:
             if any(record.name == request.name for record in self._records.values()):
                 raise Conflict(f"network with name {request.name} already exists")
-            record = await self._make(request)
+            if request.config_only:
+                record = await self._configure(request)
+            else:
+                record = await self._make(self._completed(request))
         self._events.emit("network", "create", record.id, {"name": record.name, "type": record.driver})
         return record.id, ""
+
+    async def _configure(self, request: NetworkCreate) -> NetworkRecord:
+        record = configurations.make(request)
+        await self._metadata.put(TABLE, record.id, record.model_dump_json())
+        self._records[record.id] = record
+        return record
+
+    def _completed(self, request: NetworkCreate) -> NetworkCreate:
+        source = request.config_from.network if request.config_from else ""
+        if not source:
+            return request
+        try:
+            template = self.get(source)
+        except NotFound as error:
+            raise NotFound(f'configuration network "{source}" does not exist') from error
+        return configurations.complete(request, template)
 
     async def _make(self, request: NetworkCreate, *, predefined: bool = False, at_once: bool = True) -> NetworkRecord:
         name = request.driver or self._settings.default_network_driver
@@ -145,9 +166,10 @@ class Networks:
             ipam_driver=ipam_request.driver or "default",
             ipam_options=ipam_request.options,
             predefined=predefined,
+            config_from=request.config_from.network if request.config_from else "",
         )
         if NetworkCapability.MULTIPLE not in driver.capabilities and any(
-            other.driver == name for other in self._records.values()
+            other.driver == name and not other.config_only for other in self._records.values()
         ):
             raise Forbidden(f'only one instance of "{name}" network is allowed')
         planned = await driver.call(NetworkDriver.plan, as_network(record))
@@ -210,12 +232,15 @@ class Networks:
                 raise Forbidden(f"{record.name} is a pre-defined network and cannot be removed")
             if self.busy.get(record.id):
                 raise Forbidden(f"error while removing network: network {record.name} id {record.id} has active endpoints")
+            if record.config_only and any(other.config_from == record.name for other in self._records.values()):
+                raise Forbidden(f'configuration network "{record.name}" is in use')
             await self._unmake(record)
         self._events.emit("network", "destroy", record.id, {"name": record.name, "type": record.driver})
 
     async def _unmake(self, record: NetworkRecord) -> None:
-        driver = await self.driver_of(record)
-        await driver.call(NetworkDriver.delete_network, as_network(record))
+        if not record.config_only:
+            driver = await self.driver_of(record)
+            await driver.call(NetworkDriver.delete_network, as_network(record))
         self._made.discard(record.id)
         await self._metadata.delete(TABLE, record.id)
         del self._records[record.id]
@@ -227,10 +252,13 @@ class Networks:
     async def prune(self, filters: Filters) -> list[str]:
         """Remove all networks that no container uses, running or not; their names."""
         check(filters, _PRUNE_FILTERS)
+        until = [moment(text, time.time_ns()) for text in filters.get("until", ())]
         used = {endpoint for container in self._containers() for endpoint in container.networks}
         removed = []
         for record in list(self._records.values()):
-            if record.predefined or record.name in used or not labels_match(filters, record.labels):
+            if record.predefined or record.config_only or record.name in used or not labels_match(filters, record.labels):
+                continue
+            if any(parse_rfc3339(record.created) > limit for limit in until):
                 continue
             try:
                 await self.remove(record.id)
