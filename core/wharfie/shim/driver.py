@@ -69,7 +69,7 @@ class ShimRuntime(RuntimeDriver):
         self.context = context
         self._lock = threading.Lock()
         self._shims: dict[str, Connection] = {}
-        self._zygote = Zygote(self.engine.partition(":")[0])
+        self._zygote = Zygote(self.engine.partition(":")[0], context.run)
         self._hub = Hub(context.log, self._on_event, self._on_end)
 
     def engine_options(self) -> Mapping[str, Any]:
@@ -323,7 +323,8 @@ class ShimRuntime(RuntimeDriver):
             return list(self._shims.values())
 
     def _folders(self) -> list[Path]:
-        return sorted(path.parent for path in self.context.run.glob(f"*/{REQUEST}"))
+        found = (path.parent for path in self.context.run.glob(f"*/{REQUEST}"))
+        return sorted(folder for folder in found if _ID.fullmatch(folder.name))
 
     def _recorded_state(self, id: str) -> ContainerState:
         """What the folder of a container says whose shim does not answer. Errors: NotFound."""

@@ -46,7 +46,7 @@ class Engine(ABC):
     Errors are those of `wharfie.spi.errors`, with the messages that `wharfie.spi.runtime` asks for; OSError is mapped.
     """
 
-    def __init__(self, id: str, bundle: Path, spec: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    def __init__(self, id: str, bundle: str, spec: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         """`spec`: the bundle's config.json with the process's user resolved. `options`: the driver's own settings."""
         self.id = id
         self.bundle = bundle

@@ -26,11 +26,13 @@ LOG = "shim.log"
 ROOT = "rootfs"
 """Where the root is mounted, in the container's mount namespace."""
 
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+
 
 def write(path: Path | str, content: Any) -> None:
     """Replace a file as a whole."""
     name = f"{path}"
-    file = os.open(name + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    file = os.open(name + ".new", _WRITE, 0o600)
     try:
         rest = json_text.encode(content).encode()
         while rest:

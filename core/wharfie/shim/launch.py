@@ -18,14 +18,15 @@ from wharfie.spi.errors import DriverError, Unavailable
 
 SERVE = b"S"
 CLEAN = b"C"
+_STAGE = ".rehearsal"  # no container's id
 _IMPORT = 5.0
 _MFD_EXEC = 0x10  # Linux 6.3 and later want to be told; earlier ones refuse the flag
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _BOOT = """
 import sys
-sys.path[:0] = sys.argv[3:]
+sys.path[:0] = sys.argv[4:]
 from wharfie.shim.zygote import main
-main(int(sys.argv[1]), [sys.argv[2]])
+main(int(sys.argv[1]), sys.argv[2], [sys.argv[3]])
 """
 
 
@@ -70,9 +71,10 @@ def folder_of(module: str) -> str:
 class Zygote:
     """A running zygote, started on first use and again whenever it has ended. Safe for all threads."""
 
-    def __init__(self, module: str) -> None:
-        """`module`: the engine's."""
+    def __init__(self, module: str, run: Path) -> None:
+        """`module`: the engine's. `run`: the folder of the containers' folders."""
         self._module = module
+        self._stage = str(run / _STAGE)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
@@ -137,9 +139,10 @@ class Zygote:
         environment = {"PATH": os.environ.get("PATH", os.defpath)}
         if "LD_LIBRARY_PATH" in os.environ:  # an interpreter may find its own library by it
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+        words = [interpreter(), "-I", "-S", "-X", "utf8", "-c", _BOOT]
         try:
             self._process = subprocess.Popen(
-                [interpreter(), "-I", "-S", "-X", "utf8", "-c", _BOOT, str(theirs.fileno()), self._module, *folders],
+                [*words, str(theirs.fileno()), self._stage, self._module, *folders],
                 executable=f"/proc/self/fd/{image}",
                 pass_fds=(theirs.fileno(), image),
                 stdin=subprocess.DEVNULL,

@@ -83,7 +83,8 @@ class Loop:
                 except Exception:  # noqa: BLE001  # a container must not end by a defect in what looks after it
                     self.forget(fd)  # or it would fail again at once, for ever
                     self._on_failure()
-            self._run_timers()
+            if self._timers:
+                self._run_timers()
 
     def _pause(self) -> float:
         while self._timers and self._timers[0].call is None:

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,33 +29,27 @@ Request = Mapping[str, Any]
 """request.json: id, bundle, engine ("module:Class"), options, rootfs, io, preparation."""
 
 _MESSAGE_LIMIT = 64 * 1024
-_DESCRIPTORS = 32
+_FDS_LIMIT = socket.CMSG_SPACE(4 * 32)
 
 
 class Made:
-    """What the shim needs of a container that was made; the descriptors are the shim's."""
+    """What the shim needs of a container that was made; the descriptors are the shim's, -1 where there is none."""
 
     __slots__ = ("engine", "input", "listener", "oom", "outputs", "own_pids", "pid", "resolver", "user")
 
-    def __init__(self, message: Mapping[str, Any], fds: list[int]) -> None:
-        def take(name: str) -> list[int]:
-            return [fds.pop(0) for _ in range(message["fds"][name])]
-
+    def __init__(self, message: Mapping[str, Any], fds: Sequence[int]) -> None:
+        """`message`: as `_make` sends it."""
         self.pid: int = message["pid"]
         self.own_pids: bool = message["own_pids"]
         """Whether the kernel ends all processes of the container with its first one."""
         self.user: Mapping[str, Any] = message["user"]
         """OCI's `process.user`, as it was resolved in the container's root."""
-        self.listener = _one(take("listener"))
-        self.outputs = take("outputs")
-        self.input = _one(take("input"))
-        self.oom = _one(take("oom"))
-        self.resolver = take("resolver")
-        self.engine = take("engine")
-
-
-def _one(fds: list[int]) -> int:
-    return fds[0] if fds else -1
+        self.listener = fds[0]
+        self.outputs = fds[1 : message["outputs"]]
+        self.resolver = fds[message["outputs"] : message["resolver"]]
+        self.engine = fds[message["resolver"] : message["engine"]]
+        self.input = fds[message["input"]] if message["input"] else -1
+        self.oom = fds[message["oom"]] if message["oom"] else -1
 
 
 def make_apart(request: Request, path: str) -> Made:
@@ -66,9 +60,9 @@ def make_apart(request: Request, path: str) -> Made:
     if maker == 0:
         ours.close()
         _run_maker(request, path, theirs, shim)
-    theirs.close()
-    data, fds, _, _ = socket.recv_fds(ours, _MESSAGE_LIMIT, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
-    ours.close()
+    os.close(theirs.detach())
+    data, ancillary, _, _ = ours.recvmsg(_MESSAGE_LIMIT, _FDS_LIMIT, socket.MSG_CMSG_CLOEXEC)
+    os.close(ours.detach())
     # Only when the maker has ended are its children the shim's.
     os.waitpid(maker, 0)
     if not data:
@@ -77,7 +71,7 @@ def make_apart(request: Request, path: str) -> Made:
     message = json_text.decode(data)
     if "error" in message:
         raise error_from_message(message["error"])
-    return Made(message, fds)
+    return Made(message, memoryview(ancillary[0][2]).cast("i").tolist())
 
 
 def _run_maker(request: Request, path: str, end: socket.socket, shim: int) -> None:
@@ -108,21 +102,25 @@ def _make(request: Request, path: str, end: socket.socket) -> None:
     try:
         ends.settle()
         netns = f"/proc/{pid}/ns/net"
-        fds = {
-            "listener": [open_listener(path)],
-            "outputs": ends.outputs,
-            "input": [fd for fd in (ends.input,) if fd >= 0],
-            "oom": [fd for fd in (engine.oom_fd(),) if fd >= 0],
-            "resolver": resolver.open_sockets(netns) if request["preparation"]["resolver"] else [],
-            "engine": list(engine.keep()),
-        }
+        resolving = resolver.open_sockets(netns) if request["preparation"]["resolver"] else []
+        oom = engine.oom_fd()
+        fds = [open_listener(path), *ends.outputs, *resolving, *engine.keep()]
         message = {
             "pid": pid,
             "own_pids": has_own_pids(spec),
             "user": spec["process"]["user"],
-            "fds": {name: len(found) for name, found in fds.items()},
+            # Where in `fds` each kind ends, or what there may be one of is; the listener is the first.
+            "outputs": 1 + len(ends.outputs),
+            "resolver": 1 + len(ends.outputs) + len(resolving),
+            "engine": len(fds),
+            "input": 0,
+            "oom": 0,
         }
-        socket.send_fds(end, [json_text.encode(message).encode()], [fd for found in fds.values() for fd in found])
+        for name, fd in (("input", ends.input), ("oom", oom)):
+            if fd >= 0:
+                message[name] = len(fds)
+                fds.append(fd)
+        socket.send_fds(end, [json_text.encode(message).encode()], fds)
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         engine.delete()
@@ -189,7 +187,7 @@ class Configuration(Mapping[str, Any]):
 
 def make_engine(request: Request, spec: Mapping[str, Any]) -> Engine:
     kind = load(request["engine"])
-    engine: Engine = kind(request["id"], Path(request["bundle"]), spec, request["options"])
+    engine: Engine = kind(request["id"], request["bundle"], spec, request["options"])
     return engine
 
 

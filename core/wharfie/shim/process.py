@@ -25,7 +25,7 @@ from wharfie.shim.loop import READ, Loop
 from wharfie.shim.protocol import Message
 from wharfie.shim.resolver import Resolver
 from wharfie.shim.session import Session
-from wharfie.shim.system import PR_SET_CHILD_SUBREAPER, prctl, set_name
+from wharfie.shim.system import PR_SET_CHILD_SUBREAPER, prctl, set_handler, set_name
 from wharfie.shim.waiters import Waiters
 from wharfie.spi.errors import Conflict
 
@@ -85,8 +85,8 @@ class Shim:
         self._session.begin(made.input, made.outputs)
         if made.oom >= 0:
             self._watch_memory(made.oom)
-        if made.resolver:
-            self._resolver = Resolver(self._loop, Path(self._request["preparation"]["resolver"]), made.resolver)
+        for fd in made.resolver:
+            self._loop.watch(fd, READ, lambda events: self._serve_names())
         self._set_status("created")
         self._control.adopt(socket.socket(fileno=connection))
         try:
@@ -233,6 +233,20 @@ class Shim:
         self._running().resume()
         self._set_status("running")
 
+    # Names
+
+    def _serve_names(self) -> None:
+        """The first question: it waits in its socket until the resolver, made only now, is told of it again."""
+        self._resolver = Resolver(self._loop, Path(self._request["preparation"]["resolver"]), self._made.resolver)
+
+    def _close_resolver(self) -> None:
+        if self._resolver is not None:
+            self._resolver.close()
+            return
+        for fd in self._made.resolver:
+            self._loop.forget(fd)
+            os.close(fd)
+
     # The end
 
     def _watch_children(self) -> None:
@@ -240,7 +254,7 @@ class Shim:
         os.set_blocking(ours, False)
         os.set_blocking(theirs, False)
         # Python's own C handler writes a byte; a handler there must be, for the kernel to send anything at all.
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        set_handler(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
         self._loop.watch(ours, READ, lambda events: self._reap(ours))
 
@@ -269,8 +283,7 @@ class Shim:
         self._exit = {"code": code, "at_ns": time.time_ns(), "out_of_memory": self._oom}
         self._record(folder.EXIT, self._exit)
         self._set_status("stopped")
-        if self._resolver is not None:
-            self._resolver.close()  # its sockets would keep the network namespace
+        self._close_resolver()  # its sockets would keep the network namespace
         if not self._made.own_pids:
             self._guarded(lambda engine: engine.signal_all(signal.SIGKILL))
         self._execs.abandon_all()

@@ -78,10 +78,12 @@ class Session:
     def begin(self, input: int, outputs: Sequence[int]) -> None:
         """The process is made: relay. Its descriptors (`Ends`) are this session's from now on; `input` -1: it has none."""
         self._input = input
-        self._outputs = [_Output(stream, fd) for stream, fd in zip(_STREAMS, outputs, strict=False)]
-        for output in self._outputs:
+        for stream, fd in zip(_STREAMS, outputs, strict=False):
+            output = _Output(stream, fd)
+            self._outputs.append(output)
             self._watch(output)
-        self._flush_input()
+        if input >= 0:
+            self._flush_input()
 
     def abandon(self) -> None:
         """There will be no process: close everything, say goodbye to the clients."""

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+from collections.abc import Callable
+from typing import Any
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
@@ -102,6 +105,12 @@ def inotify(path: str, mask: int) -> int:
 def prctl(option: int, argument: int) -> None:
     if _libc.prctl(option, argument, 0, 0, 0):
         raise _failed("prctl")
+
+
+set_handler: Callable[[int, int | Callable[[int, Any], None]], object] = getattr(
+    signal.signal, "__wrapped__", signal.signal
+)
+"""signal.signal, without its search for the enumeration's members, which would cost each shim its memory."""
 
 
 def set_name(name: str) -> None:

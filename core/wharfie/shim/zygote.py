@@ -21,20 +21,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wharfie.shim import maker, process
+from wharfie.shim import maker, pages, process
 from wharfie.shim.folder import REQUEST, read
 from wharfie.shim.protocol import failure_to_message, send
-from wharfie.shim.system import PR_SET_DUMPABLE, prctl, set_name
+from wharfie.shim.rehearsal import ROUNDS, rehearse
+from wharfie.shim.system import PR_SET_DUMPABLE, prctl, set_handler, set_name
 from wharfie.spi.errors import DriverError
 
 _JOB_LIMIT = 64 * 1024
 _ONE_FD = socket.CMSG_SPACE(4)
 _SERVE, _LOAD = b"SL"
+_DEFAULT = int(signal.SIG_DFL)
 
 
-def main(channel_fd: int, modules: list[str]) -> None:
-    """`channel_fd`: a SOCK_SEQPACKET socket. `modules`: what else to import before the first job."""
-    set_name("wharfie-zygote")
+def main(channel_fd: int, stage: str, modules: list[str]) -> None:
+    """`channel_fd`: a SOCK_SEQPACKET socket. `stage`: a folder to make for the rehearsal. `modules`: what else to import
+    before the first job."""
     # Nothing of an engine's memory or descriptors is for a container's eyes, not even in the moment before execve.
     prctl(PR_SET_DUMPABLE, 0)
     os.chdir("/")
@@ -44,9 +46,14 @@ def main(channel_fd: int, modules: list[str]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for module in modules:
         _load(module, ())
+    try:
+        rehearse(stage)
+    except OSError:  # no space, perhaps: shims work all the same
+        pass
+    set_name("wharfie-zygote")
+    gc.collect()  # what still holds a descriptor must not close somebody else's later
     _close_all_but(channel_fd)
-    gc.collect()
-    gc.freeze()
+    pages.settle()
     channel = socket.socket(fileno=channel_fd)
     channel.set_inheritable(False)
     while True:
@@ -100,7 +107,10 @@ def _load(module: str, folders: tuple[str, ...]) -> None:
         return
     sys.path += [folder for folder in folders if folder not in sys.path]
     try:
-        importlib.import_module(module)
+        loaded = importlib.import_module(module)
+        if hasattr(loaded, "rehearse"):
+            for _ in range(ROUNDS):
+                loaded.rehearse()
     except Exception as error:
         raise DriverError(
             f"{module}: cannot be imported by a shim's bare interpreter: {type(error).__name__}: {error}"
@@ -112,8 +122,8 @@ def _become_shim(data: bytes, fd: int) -> None:
     status = 1
     try:
         os.setsid()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        folder = os.fsdecode(data[1:])
+        set_handler(signal.SIGCHLD, _DEFAULT)
+        folder = data[1:].decode("utf-8", "surrogateescape")
         if data[0] == _SERVE:
             process.serve(folder, fd)
         else:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wharfie_log_files.framing import Framing
 
 MODE = 0o640
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 SLICE = 64 * 1024
 
 
@@ -42,9 +43,10 @@ class RotatingFile:
         except FileNotFoundError:
             self._path.parent.mkdir(mode=0o710, exist_ok=True)
             self._open()
-        size = framing.whole(self._fd, self._size)
-        if size != self._size:
-            self._cut_to(size)
+        if self._size:
+            size = framing.whole(self._fd, self._size)
+            if size != self._size:
+                self._cut_to(size)
         if compress and beside(self._path, ".1").exists():
             self._compression = Compression(beside(self._path, ".1"), beside(self._path, ".tmp"))
 
@@ -85,7 +87,7 @@ class RotatingFile:
             start = end
 
     def _open(self) -> None:
-        self._fd = os.open(self._name, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
+        self._fd = os.open(self._name, _FLAGS, MODE)
         self._size = os.fstat(self._fd).st_size
 
     def _write(self, entries: bytes) -> None:

@@ -11,6 +11,7 @@ time_nano = 2, line = 3, partial = 4), the length again.
 from __future__ import annotations
 
 import codecs
+import os
 import time
 from json.encoder import encode_basestring
 from typing import Literal
@@ -139,6 +140,16 @@ class NoneSink(LogSink):
 
     def close(self) -> None:
         pass
+
+
+def rehearse() -> None:
+    """A line that goes nowhere, by each sink (see `wharfie.shim.rehearsal`)."""
+    options = {"path": os.devnull, "max-size": "0", "max-file": "1", "compress": "false"}
+    for kind in (JsonFileSink, LocalSink):
+        sink: LogSink = kind(options)
+        sink.write("stdout", memoryview(b"line\n"), 0, False)
+        sink.flush()
+        sink.close()
 
 
 def varint(value: int) -> bytes:

@@ -6,7 +6,9 @@ The child's end closes at execve, so the end of the stream is the news that the 
 from __future__ import annotations
 
 import json
+import os
 import socket
+import struct
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,22 +16,15 @@ from wharfie.spi.errors import DriverError
 from wharfie_runtime_native import errors
 
 _SIZE: Final = 65536
-_SECONDS: Final = 20.0
+_SECONDS: Final = 20
 """How long a step of the child may take. A process inside can stop one that enters its pid namespace, for ever."""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Parent's and child's end, both close-on-exec."""
+    """Parent's and child's end, both close-on-exec. The limit of time is the socket's: it goes along to another process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.settimeout(_SECONDS)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _SECONDS, 0))
     return ours, theirs
-
-
-def resume(fd: int) -> socket.socket:
-    """The parent's end, in the process that it was passed to."""
-    ours = socket.socket(fileno=fd)
-    ours.settimeout(_SECONDS)
-    return ours
 
 
 def is_closed(end: socket.socket) -> bool:
@@ -52,13 +47,13 @@ def fail(end: socket.socket, error: BaseException) -> None:
         pass
 
 
-def receive(end: socket.socket) -> Mapping[str, Any] | None:
+def receive(end: socket.socket | int) -> Mapping[str, Any] | None:
     """The next message; None when the other side has closed. Errors: the one that the child sent,
     DriverError (it does not go on)."""
     try:
-        data = end.recv(_SIZE)
-    except TimeoutError:
-        raise DriverError(f"the process that was being made did not go on for {_SECONDS:.0f} seconds") from None
+        data = os.read(end if isinstance(end, int) else end.fileno(), _SIZE)
+    except BlockingIOError:
+        raise DriverError(f"the process that was being made did not go on for {_SECONDS} seconds") from None
     if not data:
         return None
     message: Mapping[str, Any] = json.loads(data)

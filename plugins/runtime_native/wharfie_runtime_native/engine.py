@@ -30,12 +30,15 @@ CACHE_OPTION: Final = "cache"
 class NativeEngine(Engine):
     """One container by system calls."""
 
-    def __init__(self, id: str, bundle: Path, spec: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    def __init__(self, id: str, bundle: str, spec: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         super().__init__(id, bundle, spec, options)
-        cache = options.get(CACHE_OPTION)
-        self._cache = Path(cache) if cache else None
-        self._channel: socket.socket | None = None
+        self._channel = -1
         self._pid = 0
+
+    @property
+    def _cache(self) -> Path | None:
+        cache = self.options.get(CACHE_OPTION)
+        return Path(cache) if cache else None
 
     @cached_property
     def _cgroup(self) -> Cgroup:
@@ -66,14 +69,14 @@ class NativeEngine(Engine):
             if grouped:
                 self._cgroup.delete()
             raise
-        self._pid, self._channel = pid, ours
+        self._pid, self._channel = pid, ours.detach()
         return pid
 
     def keep(self) -> Sequence[int]:
-        return [] if self._channel is None else [self._channel.fileno()]
+        return (self._channel,)
 
     def adopt(self, pid: int, kept: Sequence[int]) -> None:
-        self._pid, self._channel = pid, channel.resume(kept[0])
+        self._pid, self._channel = pid, kept[0]
 
     def _fork(self, spaces: Namespaces, child: Callable[[], NoReturn]) -> int:
         """Fork into the container's pid namespace."""
@@ -101,15 +104,16 @@ class NativeEngine(Engine):
         return pid
 
     def start(self) -> None:
-        if self._channel is None:
+        if self._channel < 0:
             raise Conflict(f"container {self.id} is not in state created")
-        ours, self._channel = self._channel, None
-        with ours:
-            try:
-                ours.send(b"g")
-            except BrokenPipeError:
-                raise Conflict(f"container {self.id} ended before it was started") from None
-            channel.receive(ours)
+        try:
+            os.write(self._channel, b"g")
+            channel.receive(self._channel)
+        except BrokenPipeError:
+            raise Conflict(f"container {self.id} ended before it was started") from None
+        finally:
+            os.close(self._channel)
+            self._channel = -1
 
     def exec(self, process: Mapping[str, Any], streams: Streams) -> int:
         if not self._pid:
@@ -179,10 +183,20 @@ class NativeEngine(Engine):
         return self._cgroup.oom_kills() > 0
 
     def delete(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        if self._channel >= 0:
+            os.close(self._channel)
+            self._channel = -1
         self._cgroup.delete()
+
+
+def rehearse() -> None:
+    """Start a container that is none (see `wharfie.shim.rehearsal`)."""
+    ours, theirs = channel.pair()
+    engine = NativeEngine("", "", {}, {})
+    engine.adopt(0, (ours.detach(),))
+    theirs.shutdown(socket.SHUT_WR)
+    engine.start()
+    theirs.close()
 
 
 # Found out here, where the zygote imports this, so that no shim spends time or memory on it.

@@ -32,7 +32,7 @@ _KILL_ROUNDS: Final = 20  # a process that forks while the others are killed is 
 class OciEngine(Engine):
     """One container by a binary. `options` are `driver.OciRuntime.engine_options`."""
 
-    def __init__(self, id: str, bundle: Path, spec: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    def __init__(self, id: str, bundle: str, spec: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         super().__init__(id, bundle, spec, options)
         self._flavour = flavours.of(options["flavour"])
         self._folder = Path(options["bundles"]) / id
