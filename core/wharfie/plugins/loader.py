@@ -39,6 +39,8 @@ _OURS: Mapping[tuple[str, str], str] = {
     ("log", "json-file"): "wharfie-log-files",
     ("log", "local"): "wharfie-log-files",
     ("log", "none"): "wharfie-log-files",
+    ("log", "syslog"): "wharfie-log-syslog",
+    ("log", "journald"): "wharfie-log-journald",
     ("authz", "policy"): "wharfie-authz-policy",
     ("volume", "loop"): "wharfie-volume-loop",
     ("ipam", "reserved"): "wharfie-ipam-reserved",

@@ -1,0 +1,1 @@
+"""Log driver `syslog`: container output to a syslog server."""
