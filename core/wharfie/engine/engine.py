@@ -18,6 +18,7 @@ from wharfie.engine.containers.health import HealthChecks
 from wharfie.engine.containers.output import Output
 from wharfie.engine.containers.removal import Remover
 from wharfie.engine.containers.start import Starter, container_attributes
+from wharfie.engine.containers.stopping import Stopper
 from wharfie.engine.events import Events
 from wharfie.engine.execs import Execs
 from wharfie.engine.files.copying import Copying
@@ -127,6 +128,7 @@ class Engine:
             catalog=catalog,
             creator=creator,
             starter=starter,
+            stopper=Stopper(catalog=catalog, ending=ending, drivers=drivers, events=events),
             ending=ending,
             remover=remover,
             output=Output(catalog=catalog, drivers=drivers, events=events),

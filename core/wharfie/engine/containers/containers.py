@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal as signals
 import socket
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +15,8 @@ from wharfie.engine.containers.create import Created, Creator
 from wharfie.engine.containers.ending import Ending
 from wharfie.engine.containers.output import Output
 from wharfie.engine.containers.removal import Remover
-from wharfie.engine.containers.signals import parse as parse_signal
 from wharfie.engine.containers.start import Starter, container_attributes
+from wharfie.engine.containers.stopping import Stopper
 from wharfie.engine.containers.updating import updated
 from wharfie.engine.containers.waiting import Client, WaitResult, condition_of
 from wharfie.engine.events import Events
@@ -40,14 +38,13 @@ from wharfie.spi.storage import StorageDriver
 
 log = logging.getLogger(__name__)
 
-_KILL_PATIENCE = 10.0  # seconds until a SIGKILL must have ended a container
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Containers:
     catalog: Catalog
     creator: Creator
     starter: Starter
+    stopper: Stopper
     ending: Ending
     remover: Remover
     output: Output
@@ -134,71 +131,7 @@ class Containers:
         `for_shutdown`: the daemon ends; the restart policy starts the container again with the daemon.
         """
         container = self.catalog.get(ref)
-        first = self._stop_signal(container, signal)
-        live = self.catalog.live(container)
-        container.manually_stopped = not for_shutdown
-        if container.state.status == "restarting":
-            await self._stop_restarting(container)
-            return True
-        if not container.state.running:
-            return False
-        live.stopping = True
-        try:
-            ended = live.waiting.future("next-exit")
-            await self._signal(container, first)
-            patience = self._patience(container, timeout)
-            if not await _within(ended, patience):
-                await self._kill(container, ended)
-        finally:
-            live.stopping = False
-        await self._settled(container)
-        self.events.emit("container", "stop", container.id, container_attributes(container))
-        return True
-
-    def _stop_signal(self, container: Container, text: str) -> int:
-        try:
-            return parse_signal(text or container.config.stop_signal, signals.SIGTERM)
-        except InvalidArgument as error:
-            raise InvalidArgument(f"cannot stop container: {container.name}: {error.message}") from error
-
-    def _patience(self, container: Container, timeout: int | None) -> float | None:
-        seconds = container.config.stop_timeout if timeout is None else timeout
-        if seconds is None:
-            seconds = self.ending.settings.default_stop_timeout
-        return None if seconds < 0 else float(seconds)
-
-    async def _stop_restarting(self, container: Container) -> None:
-        live = self.catalog.live(container)
-        self.ending.cancel_restart(live)
-        async with live.lock:
-            if container.state.status == "restarting":
-                container.state.status = "exited"
-                await self.catalog.save(container)
-
-    async def _settled(self, container: Container) -> None:
-        """Until the end of the container is recorded and everything given back."""
-        async with self.catalog.live(container).lock:
-            return
-
-    async def _kill(self, container: Container, ended: asyncio.Future[WaitResult]) -> None:
-        await self._signal(container, signals.SIGKILL)
-        if not await _within(ended, _KILL_PATIENCE):
-            raise WharfieError(
-                f"cannot kill container: {container.name}: it did not end {_KILL_PATIENCE:.0f} s after SIGKILL; a process "
-                "may be stuck in the kernel (see its state D in docker top)"
-            )
-
-    async def _signal(self, container: Container, number: int) -> None:
-        """Send a signal; a frozen container is thawed so that it can act on it. One that just ended is fine."""
-        runtime = await self._runtime(container)
-        try:
-            await runtime.call(RuntimeDriver.signal, container.id, number)
-            if container.state.status == "paused":
-                await runtime.call(RuntimeDriver.resume, container.id)
-        except (NotFound, Conflict) as error:
-            log.debug("%s: signal %d came too late: %s", container.name, number, error)
-            return
-        self.events.emit("container", "kill", container.id, container_attributes(container, signal=str(int(number))))
+        return await self.stopper.stop(container, timeout=timeout, signal=signal, for_shutdown=for_shutdown)
 
     async def restart(self, ref: str, *, timeout: int | None, signal: str = "") -> None:
         container = self.catalog.get(ref)
@@ -213,26 +146,7 @@ class Containers:
 
     async def kill(self, ref: str, signal: str) -> None:
         """Send a signal. Errors: Conflict (not running), InvalidArgument, with Docker's texts."""
-        container = self.catalog.get(ref)
-        try:
-            number = parse_signal(signal, signals.SIGKILL)
-        except InvalidArgument as error:
-            raise InvalidArgument(f"cannot kill container: {ref}: {error.message}") from error
-        if container.state.status == "restarting":
-            container.manually_stopped = True
-            await self._stop_restarting(container)
-            return
-        if not container.state.running:
-            raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
-        live = self.catalog.live(container)
-        if number in (signals.SIGKILL, self._stop_signal(container, "")):
-            container.manually_stopped = True
-        if number != signals.SIGKILL:
-            await self._signal(container, number)
-            return
-        ended = live.waiting.future("next-exit")
-        await self._kill(container, ended)
-        await self._settled(container)
+        await self.stopper.kill(self.catalog.get(ref), ref, signal)
 
     async def pause(self, ref: str) -> None:
         container = self.catalog.get(ref)
@@ -392,13 +306,7 @@ class Containers:
             )
         self.remover.claim(container)
         try:
-            live = self.catalog.live(container)
-            live.stopping = True
-            if container.state.status == "restarting":
-                await self._stop_restarting(container)
-            if container.state.running:
-                ended = live.waiting.future("next-exit")
-                await self._kill(container, ended)
+            await self.stopper.end(container)
             await self.remover.remove(container, volumes=volumes)
         finally:
             self.remover.unclaim(container)
@@ -427,9 +335,3 @@ class Containers:
             pruned.space += size
         self.events.emit("container", "prune", "", {"reclaimed": str(pruned.space)})
         return pruned
-
-
-async def _within(future: asyncio.Future[WaitResult], seconds: float | None) -> bool:
-    """Whether the future is settled in time."""
-    done, _ = await asyncio.wait([future], timeout=seconds)
-    return bool(done)
