@@ -18,6 +18,7 @@ from wharfie.api.query import Flag, Nanoseconds, Text
 from wharfie.api.responses import Json
 from wharfie.api.streams import Stream, begun, log_pieces
 from wharfie.api.views.stats import stats_view
+from wharfie.api.websocket import take_websocket
 from wharfie.engine.model.container import Container
 from wharfie.spi.errors import InvalidArgument, WharfieError
 from wharfie.spi.log import LogQuery
@@ -53,6 +54,29 @@ async def attach(
         await containers.attach(ref, client, request, logs=logs, stream=stream)
     except WharfieError as error:
         # The answer has begun: there is no way to tell the client but the end of its stream.
+        log.warning("attach to %s: %s", ref, error)
+        client.close()
+    return TakenOver()
+
+
+@router.get("/containers/{ref}/attach/ws")
+async def attach_websocket(
+    call: Asked,
+    ref: str,
+    stream: Flag = False,
+    stdin: Flag = False,
+    stdout: Flag = False,
+    stderr: Flag = False,
+    logs: Flag = False,
+    detach_keys: DetachKeys = "",
+) -> TakenOver:
+    containers = call.engine.containers
+    containers.check_attach(ref)
+    client = await take_websocket(call.request, call.common_headers)
+    request = AttachRequest(stdin=stdin, stdout=stdout, stderr=stderr, framed=False, detach_keys=detach_keys)
+    try:
+        await containers.attach(ref, client, request, logs=logs, stream=stream)
+    except WharfieError as error:
         log.warning("attach to %s: %s", ref, error)
         client.close()
     return TakenOver()
