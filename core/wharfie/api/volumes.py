@@ -7,8 +7,9 @@ from starlette.responses import Response
 
 from wharfie.api import versions
 from wharfie.api.call import Asked
-from wharfie.api.query import Filters, Flag
+from wharfie.api.query import Filters, Flag, Text
 from wharfie.api.responses import Empty, Json
+from wharfie.api.streams import Stream
 from wharfie.api.views.volume import volume_view
 from wharfie.engine.model.base import Model
 
@@ -46,6 +47,17 @@ async def create(call: Asked) -> Response:
 async def remove(call: Asked, name: str, force: Flag = False) -> Response:
     await call.engine.volumes.remove(name, force)
     return Empty()
+
+
+@router.get("/wharfie/volumes/{name}/archive")
+async def export(call: Asked, name: str, pause: Flag = True) -> Response:
+    """Ours: Docker has only a recipe with a container for it."""
+    return Stream(await call.engine.backup.export(name, pause=pause), "application/x-tar")
+
+
+@router.put("/wharfie/volumes/{name}/archive")
+async def import_(call: Asked, name: str, driver: Text = "") -> Response:
+    return Json(volume_view(await call.engine.backup.import_(name, driver, call.request.stream())), 201)
 
 
 @router.post("/volumes/prune")

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
 import click
 
 from wharfie.cli import units
@@ -9,6 +15,9 @@ from wharfie.cli.context import Context, each, filters, pairs, pass_context
 from wharfie.cli.system import inspect_all
 from wharfie.cli.table import format_option, show
 
+_BLOCK = 1 << 16
+_END = bytes(1024)
+"""Two empty blocks: the end of every tar archive that is whole (POSIX, pax)."""
 _COLUMNS = {"Driver": "DRIVER", "Name": "VOLUME NAME"}
 
 
@@ -108,3 +117,75 @@ def prune(context: Context, /, all_: bool, force: bool, filter_: tuple[str, ...]
     if done["VolumesDeleted"]:
         print("Deleted Volumes:", *done["VolumesDeleted"], "", sep="\n")
     print(f"Total reclaimed space: {units.human_size(done['SpaceReclaimed'], digits=4)}")
+
+
+@volume.command("export")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write this file, once it is whole.")
+@click.option("--no-pause", is_flag=True, help="Let containers that have the volume go on meanwhile.")
+@click.argument("name")
+@pass_context
+def export(context: Context, /, output: Path | None, no_pause: bool, name: str) -> None:
+    """Write all of a volume as a tar archive, to stdout without --output.
+
+    Running containers that have the volume are paused meanwhile, so that the archive is of one moment.
+
+    \b
+    Example:
+      wharfie volume export -o data.tar data
+    """
+    if output is None and sys.stdout.isatty():
+        raise click.ClickException("the archive is not written to a terminal: use -o FILE, or a pipe")
+    response = context.client.open("GET", f"/wharfie/volumes/{name}/archive", {"pause": "0" if no_pause else "1"})
+    with contextlib.closing(response.connection), _whole(output) as archive:
+        tail = b""
+        for block in response.blocks():
+            archive.write(block)
+            tail = (tail + block)[-len(_END) :]
+        if tail != _END:
+            raise click.ClickException(f"the archive of volume {name} was cut off: see the daemon's log")
+
+
+@volume.command("import")
+@click.option(
+    "-i", "--input", "input_", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read this file."
+)
+@click.option("-d", "--driver", default="", help="Volume driver of a new volume (the engine's default).")
+@click.argument("name")
+@pass_context
+def import_(context: Context, /, input_: Path | None, driver: str, name: str) -> None:
+    """Fill a new or empty volume from a tar archive, compressed or not; from stdin without --input.
+
+    \b
+    Example:
+      wharfie volume import -i data.tar data
+    """
+    if input_ is None and sys.stdin.isatty():
+        raise click.ClickException("the archive is not read from a terminal: use -i FILE, or a pipe")
+    with open(input_, "rb") if input_ is not None else sys.stdin.buffer as archive:
+        response = context.client.open(
+            "PUT",
+            f"/wharfie/volumes/{name}/archive",
+            {"driver": driver},
+            body=iter(lambda: archive.read(_BLOCK), b""),
+            headers={"Content-Type": "application/x-tar"},
+        )
+    with contextlib.closing(response.connection):
+        response.read()
+    print(name)
+
+
+@contextlib.contextmanager
+def _whole(output: Path | None) -> Iterator[IO[bytes]]:
+    """A file that gets its name only when all of it is written; stdout without a name."""
+    if output is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    part = output.with_name(f"{output.name}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(output)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

@@ -21,6 +21,7 @@ from wharfie.engine.containers.start import Starter, container_attributes
 from wharfie.engine.containers.stopping import Stopper
 from wharfie.engine.events import Events
 from wharfie.engine.execs import Execs
+from wharfie.engine.files.backup import Backup
 from wharfie.engine.files.copying import Copying
 from wharfie.engine.images.images import Images
 from wharfie.engine.networks.endpoints import Endpoints
@@ -53,6 +54,7 @@ class Engine:
     commits: Commits
     connecting: Connecting
     copying: Copying
+    backup: Backup
     execs: Execs
     health: HealthChecks
     images: Images
@@ -140,13 +142,15 @@ class Engine:
         )
         execs = Execs(settings, catalog, drivers, events)
         health = HealthChecks(catalog=catalog, execs=execs, events=events)
+        copying = Copying(settings=settings, catalog=catalog, volumes=volumes, drivers=drivers, events=events)
         engine = cls(
             settings=settings,
             drivers=drivers,
             containers=containers,
             commits=Commits(catalog=catalog, images=images, drivers=drivers, events=events),
             connecting=Connecting(catalog=catalog, networks=networks, endpoints=endpoints, files=files),
-            copying=Copying(settings=settings, catalog=catalog, volumes=volumes, drivers=drivers, events=events),
+            copying=copying,
+            backup=Backup(copying=copying, volumes=volumes, containers=containers, events=events),
             execs=execs,
             health=health,
             images=images,

@@ -86,7 +86,7 @@ class Copying:
         async with AsyncExitStack() as stack:
             session = await self._session(stack, container, request)
             try:
-                await _both(session.send(plain(body)), session.answer())
+                await both(session.send(plain(body)), session.answer())
             except InvalidArgument as error:
                 raise WharfieError(error.message) from error  # Docker answers 500 to an archive that is none
         self.events.emit("container", "extract-to-dir", container.id, container_attributes(container))
@@ -97,6 +97,12 @@ class Copying:
         storage = await self.drivers.get(StorageDriver, container.storage_driver)
         return without_own(await storage.call(StorageDriver.changes, container.id))
 
+    async def worker(self, request: dict[str, Any]) -> Session:
+        """A worker on any root that the request describes. Errors: Unavailable."""
+        at = self.settings.exec_root / "files"
+        at.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return await self.launcher.session({**request, "at": str(at)})
+
     def close(self) -> None:
         self.launcher.close()
 
@@ -106,7 +112,7 @@ class Copying:
         async with AsyncExitStack() as stack:
             session = await self._session(stack, container, request)
             answer = await session.answer()
-            return answer, _pieces(session, stack.pop_all())
+            return answer, pieces_of(session, stack.pop_all())
 
     async def _session(self, stack: AsyncExitStack, container: Container, request: dict[str, Any]) -> Session:
         """A worker for `request`. Of a container that does not run the lock is held until `stack` ends."""
@@ -173,7 +179,7 @@ class Copying:
         return [{**document, "read_only": not mount.rw, "recursive": recursive}]
 
 
-async def _both(sending: Coroutine[Any, Any, None], answering: Coroutine[Any, Any, Any]) -> None:
+async def both(sending: Coroutine[Any, Any, None], answering: Coroutine[Any, Any, Any]) -> None:
     """Until the answer is there, or the sending has failed: then there will be none."""
     loop = asyncio.get_running_loop()
     sender, answer = loop.create_task(sending), loop.create_task(answering)
@@ -192,7 +198,8 @@ def _recursive(mounts: Sequence[MountPoint]) -> set[str]:
     return {mount.destination for mount in mounts if mount.type == "bind" and mount.recursive}
 
 
-async def _pieces(session: Session, stack: AsyncExitStack) -> AsyncIterator[bytes]:
+async def pieces_of(session: Session, stack: AsyncExitStack) -> AsyncIterator[bytes]:
+    """The archive; `stack` ends with it."""
     async with stack:
         yield b""  # from here on closing the iterator closes the session
         async for piece in session.pieces():

@@ -187,6 +187,12 @@ def _write(client: Client, root: int, request: Mapping[str, Any]) -> None:
     client.answer({})
 
 
+def _restore(client: Client, root: int, _: Mapping[str, Any]) -> None:
+    """All of an archive, with what it says about the root itself."""
+    unpack(client.fileno(), root, Whiteouts.LITERAL)
+    client.answer({})
+
+
 def _read_only(path: str, request: Mapping[str, Any]) -> Forbidden:
     inside = any((path + "/").startswith(entry["destination"].rstrip("/") + "/") for entry in request["mounts"])
     return Forbidden(
@@ -248,4 +254,5 @@ _OPERATIONS: Mapping[str, Callable[[Client, int, Mapping[str, Any]], None]] = {
     "read": _read,
     "export": _export,
     "write": _write,
+    "restore": _restore,
 }

@@ -1,0 +1,103 @@
+"""Volumes as archives, out and in: a tar of everything in a volume, its own folder's owner and mode included."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wharfie.engine.containers.containers import Containers
+from wharfie.engine.events import Events
+from wharfie.engine.files.copying import Copying, both, pieces_of
+from wharfie.engine.files.plain import plain
+from wharfie.engine.model.container import VolumeRecord
+from wharfie.engine.volumes import Volumes
+from wharfie.spi.errors import Conflict, NotFound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    copying: Copying
+    volumes: Volumes
+    containers: Containers
+    events: Events
+
+    async def export(self, name: str, *, pause: bool) -> AsyncIterator[bytes]:
+        """An archive of the volume, to be iterated or closed. `pause`: containers that have it stand still meanwhile, so
+        that the archive is of one moment; a file system that survives a power cut survives that moment too.
+
+        Errors: NotFound, Unsupported (a runtime that cannot pause).
+        """
+        async with AsyncExitStack() as stack:
+            folder = await stack.enter_async_context(self.volumes.lent(name))
+            if pause:
+                await self._pause(name, stack)
+            request = _request(name, folder, "read", "/.")
+            session = await stack.enter_async_context(await self.copying.worker(request))
+            await session.answer()
+            self.events.emit("volume", "export", name, {})
+            return pieces_of(session, stack.pop_all())
+
+    async def import_(self, name: str, driver: str, body: AsyncIterator[bytes]) -> VolumeRecord:
+        """Fill a volume from an archive, compressed or not; it is made if it is not there, and goes again on a failure.
+
+        Errors: InvalidArgument (no archive), Conflict (it is in use or not empty), and those of `Volumes.create`.
+        """
+        made = await self._is_new(name)
+        record = await self.volumes.create(name, driver, {}, None)
+        try:
+            await self._fill(record.name, body)
+        except BaseException:
+            if made:
+                await self.volumes.remove(record.name, force=True)
+            raise
+        self.events.emit("volume", "import", record.name, {"driver": record.driver})
+        return record
+
+    async def _is_new(self, name: str) -> bool:
+        try:
+            await self.volumes.get(name)
+        except NotFound:
+            return True
+        return False
+
+    async def _fill(self, name: str, body: AsyncIterator[bytes]) -> None:
+        users = [container.name for container in self.volumes.users(name) if container.state.running]
+        if users:
+            raise Conflict(f"import {name}: the volume is in use by {', '.join(sorted(users))}: stop the container first")
+        async with AsyncExitStack() as stack:
+            folder = await stack.enter_async_context(self.volumes.lent(name))
+            if set(await asyncio.to_thread(os.listdir, folder)) - {"lost+found"}:
+                raise Conflict(f"import {name}: the volume is not empty: import into a new one, or remove this one first")
+            session = await stack.enter_async_context(await self.copying.worker(_request(name, folder, "restore", "/")))
+            await both(session.send(plain(body)), session.answer())
+
+    async def _pause(self, name: str, stack: AsyncExitStack) -> None:
+        for container in self.volumes.users(name):
+            if container.state.status == "running":
+                await self.containers.pause(container.id)
+                stack.push_async_callback(self._go_on, container.id)
+
+    async def _go_on(self, id: str) -> None:
+        try:
+            container = self.containers.get(id)
+        except NotFound:
+            return
+        if container.state.status == "paused":  # else it was killed or sent on meanwhile
+            await self.containers.unpause(id)
+
+
+def _request(name: str, folder: Path, operation: str, path: str) -> dict[str, Any]:
+    """For a worker whose root is the volume, and nothing that is mounted in it."""
+    return {
+        "operation": operation,
+        "path": path,
+        "name": name,
+        "rootfs": [("none", str(folder), ["bind"])],
+        "mounts": [],
+        "read_only": False,
+    }
