@@ -1,0 +1,1 @@
+"""Log driver `journald`: container output to the systemd journal."""
