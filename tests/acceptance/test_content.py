@@ -37,3 +37,29 @@ def test_a_flipped_byte_is_found_and_said(make_daemon) -> None:
     mended = wharfie(daemon, "content", "repair")
     assert mended.returncode == 1
     assert "not repaired: pull or load busybox:latest again" in mended.stderr
+
+
+def test_disk_usage_is_exact(make_daemon) -> None:
+    """`docker system df -v`: two images that share a layer, and a container that wrote a file."""
+    daemon = make_daemon(bridge=False, config={"bridge": "none"}, busybox=True)
+    base = int(daemon.docker("image", "inspect", "--format", "{{.Size}}", "busybox"))
+    daemon.docker("tag", "busybox", "again:1")
+    daemon.docker(
+        "import",
+        "-",
+        "other:1",
+        stdin=subprocess.run(["tar", "-c", "-C", "/bin", "busybox"], check=True, capture_output=True).stdout,
+    )
+    other = int(daemon.docker("image", "inspect", "--format", "{{.Size}}", "other:1"))
+    daemon.docker("run", "--name", "writer", "--network", "none", "busybox", "sh", "-c", "head -c 5000 /dev/zero > /file")
+    status, usage = daemon.request("GET", "/system/df")
+    assert status == 200
+    assert usage["LayersSize"] == base + other
+    sizes = {
+        tuple(image["RepoTags"]): (image["Size"], image["SharedSize"], image["Containers"]) for image in usage["Images"]
+    }
+    assert sizes == {("again:1", "busybox:latest"): (base, 0, 1), ("other:1",): (other, 0, 0)}
+    (container,) = usage["Containers"]
+    assert (container["SizeRw"], container["SizeRootFs"]) == (5000, base + 5000)
+    listed = daemon.docker("system", "df", "-v").splitlines()
+    assert any(line.split()[:2] == ["again", "1"] and line.split()[-1] == "1" for line in listed)

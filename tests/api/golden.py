@@ -255,6 +255,10 @@ _BEFORE: Mapping[str, Callable[[Replay], object]] = {
     "start-bad-command": lambda replay: replay.container("golden-bad", start=False, Cmd=["/no/such/program"]),
     "inspect-unhealthy": _unhealthy,
     "delete": _delete_after_health,
+    "image-push-unreachable": lambda replay: _import(replay.client, "registry.invalid/golden/pushme", "1"),
+    "distribution-unreachable": lambda replay: replay.client.json(
+        "DELETE", "/images/registry.invalid/golden/pushme:1?force=1"
+    ),
     "network-connect": lambda replay: replay.container("golden-net", Cmd=["sleep", "120"]),
     "inspect-volume-mount": lambda replay: replay.container(
         "golden-vol", start=False, Cmd=["true"], HostConfig={"Binds": ["golden-vol1:/data:ro"]}

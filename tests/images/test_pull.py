@@ -149,7 +149,7 @@ def test_layers_are_shared_by_content(with_house, registry, make, tmp_path) -> N
         assert [line["status"] for line in said if line.get("status") == "Already exists"] == ["Already exists"]
         image = house.images.get(f"{name}:top")
         assert image.stack[0].blob == house.images.get(f"{name}:base").stack[0].blob
-        assert house.images.shared_size(image) == 100
+        assert house.images.shared_sizes([image]) == {image.id: 100}
         assert house.images.layers_size() == 101
         await house.images.remove(f"{name}:base", force=False, prune=True)
         assert await house.layers() == set(image.chain_ids)

@@ -12,7 +12,7 @@ from wharfie.api.credentials import RegistryAuth
 from wharfie.api.query import Filters, Flag, Text, Texts
 from wharfie.api.responses import Empty, Json
 from wharfie.api.streams import Stream, begun, progress_response
-from wharfie.api.views.image import history_view, image_view, summary_view
+from wharfie.api.views.image import distribution_view, history_view, image_view, search_view, summary_view
 from wharfie.engine.containers.commit import CommitRequest
 from wharfie.engine.model.config import Config
 from wharfie.spi.errors import InvalidArgument
@@ -29,9 +29,8 @@ async def list_images(
 ) -> Response:
     images = call.engine.images
     found = images.list(all=all, filters=filters)
-    return Json(
-        [summary_view(image, call.version, shared_size=images.shared_size(image) if shared_size else -1) for image in found]
-    )
+    shared = images.shared_sizes(found) if shared_size else {}
+    return Json([summary_view(image, call.version, shared_size=shared.get(image.id, -1)) for image in found])
 
 
 @router.post("/images/create")
@@ -108,6 +107,19 @@ async def load(call: Asked, quiet: Flag = False, platform: Text = "") -> Respons
         lambda progress: images.load(body, quiet=quiet, progress=progress, platform=platform),
         always_in_band=True,
     )
+
+
+@router.get("/images/search")
+async def search(call: Asked, filters: Filters, auth: RegistryAuth, term: Text = "", limit: Text = "") -> Response:
+    if limit and not limit.lstrip("-").isdecimal():
+        raise InvalidArgument(f'strconv.Atoi: parsing "{limit}": invalid syntax')
+    found = await call.engine.images.search(term, int(limit or 0), filters, auth)
+    return Json([search_view(row) for row in found])
+
+
+@router.get("/distribution/{name:path}/json")
+async def distribution(call: Asked, name: str, auth: RegistryAuth) -> Response:
+    return Json(distribution_view(await call.engine.images.distribution(name, auth)))
 
 
 @router.get("/images/get")

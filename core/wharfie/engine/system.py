@@ -224,7 +224,7 @@ class System:
     async def disk_usage(self, types: frozenset[str]) -> DiskUsage:
         """`GET /system/df` for these types ("container", "image", "volume", "build-cache")."""
         images = self.images.list(all=False, filters={}) if "image" in types else []
-        layers = {layer.chain_id: layer.size for image in images for layer in image.stack}
+        layers_size = self.images.layers_size() if "image" in types else 0
         containers = []
         if "container" in types:
             containers = [(container, await self.containers.size(container)) for container in self.containers.catalog]
@@ -232,7 +232,7 @@ class System:
         if "volume" in types:
             records, _ = await self.volumes.matching({})
             volumes = [(record, await self.volumes.usage(record)) for record in records]
-        return DiskUsage(layers_size=sum(layers.values()), images=images, containers=containers, volumes=volumes)
+        return DiskUsage(layers_size=layers_size, images=images, containers=containers, volumes=volumes)
 
 
 def _open_first(row: tuple[str, object]) -> tuple[bool, str]:

@@ -28,6 +28,7 @@ class RegistryCapability(enum.StrEnum):
     PUSH = "push"
     CATALOG = "catalog"
     REFERRERS = "referrers"
+    SEARCH = "search"
     CROSS_MOUNT = "cross-mount"
     RANGES = "ranges"  # fetch honours `offset`
 
@@ -78,6 +79,17 @@ class LoginResult:
 
     status: str
     identity_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """One repository that a server's search found."""
+
+    name: str
+    description: str = ""
+    stars: int = 0
+    official: bool = False
+    automated: bool = False
 
 
 class RegistryDriver(Driver[RegistryCapability]):
@@ -140,6 +152,11 @@ class RegistryDriver(Driver[RegistryCapability]):
     def referrers(self, ref: Reference, subject: Descriptor, auth: Credentials | None) -> Sequence[Descriptor]:
         """Manifests whose subject is `subject` (REFERRERS)."""
         raise Unsupported(f'registry driver "{self.name}" cannot list referrers')
+
+    @deadline(60)
+    def search(self, server: str, term: str, limit: int, auth: Credentials | None) -> Sequence[SearchResult]:
+        """Repositories on the server that match `term`, at most `limit` (SEARCH)."""
+        raise Unsupported(f'registry driver "{self.name}" cannot search')
 
     @deadline(2)
     def describe_server(self, server: str) -> Strings:

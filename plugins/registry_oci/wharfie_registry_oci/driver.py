@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import httpx
 
@@ -23,6 +23,7 @@ from wharfie.spi.registry import (
     Reference,
     RegistryCapability,
     RegistryDriver,
+    SearchResult,
 )
 from wharfie_registry_oci.auth import Challenge, basic, parse_challenges
 from wharfie_registry_oci.endpoints import Endpoint, Endpoints
@@ -66,6 +67,7 @@ class OciDriver(RegistryDriver):
                 RegistryCapability.CROSS_MOUNT,
                 RegistryCapability.PUSH,
                 RegistryCapability.RANGES,
+                RegistryCapability.SEARCH,
             }
         )
 
@@ -112,6 +114,26 @@ class OciDriver(RegistryDriver):
             path = f"{parts.path}?{parts.query}"
         raise unavailable(f"the list of tags of {familiar(ref)} does not end")
 
+    def search(self, server: str, term: str, limit: int, auth: Credentials | None) -> Sequence[SearchResult]:
+        """The index server's own protocol, of version 1, which Docker Hub and a few others still speak."""
+        query = f"/v1/search?{urlencode({'q': term, 'n': limit})}"
+        authorization = basic(auth) if auth is not None and auth.username else ""
+        last: WharfieError | None = None
+        for endpoint in [endpoint for endpoint in self._endpoints.of(server) if endpoint.trusted]:
+            url = endpoint.url + query
+            try:
+                with self._http.stream("GET", url, headers={}, authorization=authorization) as response:
+                    self._endpoints.answered(endpoint)
+                    if response.status_code != 200:
+                        raise unavailable(f"unexpected status code {response.status_code} from {url}")
+                    found = read_object(read_limited(response, _TAGS_LIMIT, f"the answer of {url}")).get("results")
+            except NoTls as error:
+                last = error.cause
+                continue
+            rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+            return [_search_result(row) for row in rows[:limit]]
+        raise last or unavailable(f"the registry {server} has no endpoint")
+
     def exists(self, ref: Reference, blob: Descriptor, auth: Credentials | None) -> bool:
         try:
             query = pushing(ref, "HEAD", f"/v2/{ref.repository}/blobs/{blob.digest}", 200)
@@ -157,6 +179,17 @@ class OciDriver(RegistryDriver):
                 return LoginResult(status="Login Succeeded")
             said = f"{response.status_code} {response.reason_phrase}"
         raise Unauthorized(f"login attempt to {url} failed with status: {said}")
+
+
+def _search_result(row: Mapping[str, object]) -> SearchResult:
+    stars = row.get("star_count")
+    return SearchResult(
+        name=str(row.get("name") or ""),
+        description=str(row.get("description") or ""),
+        stars=stars if isinstance(stars, int) else 0,
+        official=row.get("is_official") is True,
+        automated=row.get("is_automated") is True,
+    )
 
 
 def _start(response: httpx.Response) -> int:

@@ -9,7 +9,9 @@ from wharfie.api.versions import Version
 from wharfie.api.views import duration
 
 if TYPE_CHECKING:
+    from wharfie.engine.images.remote import Distribution
     from wharfie.engine.model.image import HistoryItem, Image
+    from wharfie.spi.registry import SearchResult
 
 _NO_NAME = "<none>:<none>"
 _NO_DIGEST = "<none>@<none>"
@@ -71,4 +73,28 @@ def history_view(item: HistoryItem) -> dict[str, Any]:
         "Id": item.id,
         "Size": item.size,
         "Tags": item.tags or None,
+    }
+
+
+def distribution_view(found: Distribution) -> dict[str, Any]:
+    """Definition DistributionInspect."""
+    descriptor = found.descriptor
+    platforms = [
+        {"architecture": one.architecture, "os": one.os} | ({"variant": one.variant} if one.variant else {})
+        for one in found.platforms
+    ]
+    return {
+        "Descriptor": {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size},
+        "Platforms": platforms,
+    }
+
+
+def search_view(row: SearchResult) -> dict[str, Any]:
+    """One entry of `GET /images/search`."""
+    return {
+        "star_count": row.stars,
+        "is_official": row.official,
+        "name": row.name,
+        "is_automated": row.automated,
+        "description": row.description,
     }

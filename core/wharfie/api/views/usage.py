@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def usage_view(engine: Engine, usage: DiskUsage, wanted: Collection[str], version: Version) -> dict[str, Any]:
     """Definition SystemDataUsageResponse. What was not asked for is null."""
     users = Counter(container.image_id for container in engine.containers.matching(all=True, limit=0, filters={}))
+    shared = engine.images.shared_sizes(usage.images)
     images = [
-        image_summary(image, version, containers=users[image.id], shared_size=engine.images.shared_size(image))
-        | {"RepoDigests": None}
+        image_summary(image, version, containers=users[image.id], shared_size=shared[image.id]) | {"RepoDigests": None}
         for image in usage.images
     ]
     containers = [container_summary(engine, container, version, sizes) for container, sizes in usage.containers]

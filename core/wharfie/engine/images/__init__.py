@@ -20,6 +20,7 @@ commit      a container's changes as an image
 save        images as a tar
 removal     `docker rmi` and `docker image prune`
 upkeep      the content store looked at, and mended
+remote      looks at registries
 listing     filters and history
 progress    what the CLI shows meanwhile
 images      the front: `Images`

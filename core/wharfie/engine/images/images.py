@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from wharfie.engine.events import Events
 from wharfie.engine.filters import Filters
-from wharfie.engine.images import listing, platforms, reference
+from wharfie.engine.images import listing, platforms, reference, remote
 from wharfie.engine.images.assemble import Assembler
 from wharfie.engine.images.catalog import Catalog, blobs_of
 from wharfie.engine.images.commit import Commit, Committer
@@ -21,6 +22,7 @@ from wharfie.engine.images.progress import Progress
 from wharfie.engine.images.pull import Puller
 from wharfie.engine.images.push import Pusher
 from wharfie.engine.images.reference import Name
+from wharfie.engine.images.remote import Distribution
 from wharfie.engine.images.removal import Remover, Said
 from wharfie.engine.images.save import Saver
 from wharfie.engine.images.upkeep import Blob, Findings, Upkeep
@@ -30,7 +32,7 @@ from wharfie.plugins.drivers import Drivers
 from wharfie.plugins.supervisor import Supervised
 from wharfie.spi.errors import InvalidArgument, NotFound, Unavailable, WharfieError
 from wharfie.spi.hooks import Event
-from wharfie.spi.registry import Credentials, LoginResult, RegistryDriver
+from wharfie.spi.registry import Credentials, LoginResult, RegistryDriver, SearchResult
 from wharfie.spi.storage import StorageDriver
 from wharfie.store.content import ContentStore, Spool
 from wharfie.store.metadata import Metadata
@@ -145,14 +147,15 @@ class Images:
         """For `StorageDriver.reconcile`: every layer that images need, also removed ones that containers stand on."""
         return self._catalog.wanted_layers()
 
-    def shared_size(self, image: Image) -> int:
-        """Bytes of the image's layers that other images have too."""
-        others = {chain for other in self._catalog.images.values() if other.id != image.id for chain in other.chain_ids}
-        return sum(layer.size for layer in image.stack if layer.chain_id in others)
+    def shared_sizes(self, images: Sequence[Image]) -> Mapping[str, int]:
+        """Bytes of each image's layers that other images have too, by id."""
+        users = Counter(chain for image in self._catalog.images.values() for chain in {*image.chain_ids})
+        return {image.id: sum(layer.size for layer in image.stack if users[layer.chain_id] > 1) for image in images}
 
     def layers_size(self) -> int:
-        """Bytes of all layers, each counted once (`docker system df`)."""
-        sizes = {layer.chain_id: layer.size for image in self._catalog.images.values() for layer in image.stack}
+        """Bytes of all layers on the disk, each counted once (`docker system df`)."""
+        images = (*self._catalog.images.values(), *self._catalog.withdrawn.values())
+        sizes = {layer.chain_id: layer.size for image in images for layer in image.stack}
         return sum(sizes.values())
 
     # Registries
@@ -203,6 +206,26 @@ class Images:
                 image = self._catalog.images[self._catalog.names[each]]
                 await self._pusher.push(Source(driver, each.on_server(), auth), each, image, progress)
                 self._emit("push", each.familiar, image, each.familiar_repository)
+        except Unavailable as error:
+            raise _as_docker_says(error) from error
+
+    async def distribution(self, name: str, auth: Credentials | None) -> Distribution:
+        """What a registry has under a name. Errors: NotFound, Unauthorized, InvalidArgument, WharfieError."""
+        wanted = reference.parse(name).with_default_tag()
+        try:
+            return await remote.look_at(await self._source(wanted, auth))
+        except Unavailable as error:
+            raise _as_docker_says(error) from error
+
+    async def search(self, term: str, limit: int, filters: Filters, auth: Credentials | None) -> Sequence[SearchResult]:
+        """`docker search`, on Docker Hub or on the server that `term` names. Errors: InvalidArgument, WharfieError."""
+        first, slash, rest = term.partition("/")
+        elsewhere = bool(slash) and (any(mark in first for mark in ".:") or first == "localhost")
+        server, words = (first, rest) if elsewhere else (reference.INDEX_SERVER, term)
+        if not words:
+            raise InvalidArgument("the search term is missing")
+        try:
+            return await remote.search(await self._registry(server), server, words, limit, filters, auth)
         except Unavailable as error:
             raise _as_docker_says(error) from error
 

@@ -19,7 +19,7 @@ from wharfie.spi.registry import Reference
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_SERVER = "registry-1.docker.io"
 DEFAULT_TAG = "latest"
-_LEGACY_DOMAIN = "index.docker.io"
+INDEX_SERVER = "index.docker.io"
 _OFFICIAL = "library/"
 _NAME_LIMIT = 255
 
@@ -120,7 +120,7 @@ def _split_domain(text: str) -> tuple[str, str]:
     first, slash, rest = text.partition("/")
     named = slash and (any(mark in first for mark in ".:") or first == "localhost" or first.lower() != first)
     domain, path = (first, rest) if named else (DEFAULT_DOMAIN, text)
-    if domain == _LEGACY_DOMAIN:
+    if domain == INDEX_SERVER:
         domain = DEFAULT_DOMAIN
     if domain == DEFAULT_DOMAIN and "/" not in path:
         path = _OFFICIAL + path
