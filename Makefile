@@ -14,6 +14,7 @@ space   := $(empty) $(empty)
 DEBS    := python3-venv nftables libnftables1 iproute2 busybox-static ca-certificates
 DEBS    += docker-registry skopeo openssl procps apache2-utils
 DEBS    += runc crun runsc tini
+DEBS    += e2fsprogs util-linux
 
 .PHONY: demo test check bench setup deps
 
