@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from wharfie.shim.system import CLONE_NEWNS, MNT_DETACH, MS_PRIVATE, mount, umount2, unshare
+from wharfie.shim.system import CLONE_NEWNS, MNT_DETACH, MS_PRIVATE, PR_SET_PDEATHSIG, mount, prctl, umount2, unshare
 from wharfie.spi.errors import Unavailable
 
 _ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -62,18 +62,22 @@ class Binary:
         log.unlink(missing_ok=True)
         own = ("--root", str(self.root), "--log", str(log), "--log-format", "json")
         command = (self.program, *self.arguments, *own, *words)
-        pid = os.fork()
+        parent, pid = os.getpid(), os.fork()
         if pid == 0:
-            self._become(command, log, stdio)
+            self._become(command, log, stdio, parent)
         status = _wait(pid, seconds, keep)
         if status is None:
             raise Unavailable(f"{self.program} {words[0]} did not end within {seconds:.0f} s and was killed")
         if status != 0:
             raise Failed(_last_error(log) or f"{self.program} {words[0]}: {_SILENT.format(status)}")
 
-    def _become(self, command: tuple[str, ...], log: Path, stdio: tuple[int, int, int] | None) -> NoReturn:
+    def _become(self, command: tuple[str, ...], log: Path, stdio: tuple[int, int, int] | None, parent: int) -> NoReturn:
         """In the forked child."""
         try:
+            # A binary that outlived its killed parent would go on making what has been cleaned up after meanwhile.
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(127)
             signal.set_wakeup_fd(-1)
             # What the shim ignores (as every Python process SIGPIPE) would be ignored by the container's program, too.
             for number in signal.valid_signals():

@@ -21,6 +21,7 @@ from wharfie_runtime_oci import flavours
 from wharfie_runtime_oci.binary import Binary, Failed
 from wharfie_runtime_oci.bundle import configuration
 from wharfie_runtime_oci.console import NAME, Console
+from wharfie_runtime_oci.sweep import sweep
 from wharfie_runtime_oci.words import explain
 
 _SLOW: Final = 20.0
@@ -161,15 +162,26 @@ class OciEngine(Engine):
             return
         # runsc waits until its helpers are gone, and what nobody has collected is not gone.
         self._run(_SLOW, "delete", "--force", self.id, keep={self._pid, *self._inner} if self._flavour.sandbox else None)
-        for entry in self._folder.iterdir():
-            entry.unlink(missing_ok=True)
-        self._folder.rmdir()
+        # A binary that was killed half-way has left what it does not know of itself.
+        sweep(self._cgroup)
+        for folder in (self._binary.root / self.id, self._folder):
+            _remove(folder)
 
     def _run(self, seconds: float, *words: str, keep: Set[int] | None = None) -> None:
         try:
             self._binary.run(*words, seconds=seconds, keep=keep)
         except Failed as failure:
             raise DriverError(f"{words[0]} of container {self.id}: {failure.text}") from None
+
+
+def _remove(folder: Path) -> None:
+    """A folder of files. May be repeated."""
+    try:
+        for entry in folder.iterdir():
+            entry.unlink(missing_ok=True)
+        folder.rmdir()
+    except FileNotFoundError:
+        pass
 
 
 # Found out here, where the zygote imports this, so that no shim spends time or memory on it.
