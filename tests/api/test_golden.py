@@ -21,7 +21,7 @@ OTHER_WORDS = {
     "auth-unreachable": r"registry\.invalid",
     "auth-bad-body": r"invalid JSON: invalid character 'n' looking for beginning of object key string",
     "image-pull-unreachable": r"registry\.invalid",
-    "distribution-unreachable": r'^Get "https://registry\.invalid/v2/": dial tcp: lookup registry\.invalid',
+    "distribution-unreachable": r"registry\.invalid",
     "exec-start-again": r"exec command ID has already run",
     "archive-put-bad-tar": r"archive/tar: invalid tar header",
     "start-bad-command": r"/no/such/program.*no such file or directory",
