@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
+import textwrap
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,20 +14,28 @@ from typing import Any
 from wharfie import kit
 
 TOYS = Path(__file__).with_name("toys")
+sys.path.append(str(TOYS))  # for sinks, which are imported by name
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """`changes`: pairs of the toy's text and what takes its place. `parameters`: of the contract's class."""
+    """`changes`: pairs of the toy's text and what takes its place. `parameters`: of the contract's class. `also`: rules
+    that cannot but see the same fault."""
 
     rule: str
     changes: tuple[tuple[str, str], ...]
     parameters: dict[str, Any] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
 
 def wrong(rule: str, *changes: str, **parameters: Any) -> Wrong:
     """Changes come in pairs: what is there, what is to be there."""
     return Wrong(rule, tuple(zip(changes[::2], changes[1::2], strict=True)), parameters)
+
+
+def override(rule: str, body: str, *, also: str = "", **parameters: Any) -> Wrong:
+    """What takes the place of `# here` in a toy that is a class derived from one of our drivers."""
+    return Wrong(rule, (("    # here\n", textwrap.indent(textwrap.dedent(body), "    ")),), parameters, tuple(also.split()))
 
 
 @functools.cache

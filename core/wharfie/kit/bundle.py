@@ -56,7 +56,7 @@ def make_image(folder: Path) -> Path:
     for name in APPLETS:
         (folder / "bin" / name).symlink_to("busybox")
     (folder / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n")
-    (folder / "etc/group").write_text("root:x:0:\nann:x:1000:\nstaff:x:50:ann\n")
+    (folder / "etc/group").write_text("root:x:0:\nann:x:1000:\nstaff:x:50:ann\nkit:x:77:\n")
     (folder / "etc/text").write_text("not to be executed")
     folder.chmod(0o755)
     return folder

@@ -1,4 +1,4 @@
-"""`python -m wharfie.kit.coverage`: rules × methods of each contract. Fails when a method has no rule.
+"""`python -m wharfie.kit.coverage`: which methods of each contract have a rule. Fails when a method has no rule.
 
 What a rule says that it calls, it calls: `tests/kit` compares that with the calls that a correct driver sees.
 """

@@ -425,11 +425,15 @@ class RuntimeContract(Contract[RuntimeDriver]):
 
     @rule("A signal to everyone reaches all processes of the container.", methods="signal")
     def test_run_21(self, rig: Rig[Runtime], driver: Runtime) -> None:
-        with self.running(driver, "c"):
+        script = "trap 'exit 9' USR1; echo > /data/ready; while :; do sleep 0.05; done"
+        with self.running(driver, "c", "sh", "-c", script):
+            self._appears("c", "ready")
             driver.exec("c", "e", process("sleep", "600"), Io())
             driver.exec_start("c", "e")
-            driver.signal("c", signal.SIGKILL, everyone=True)
-            require(self.ended("c", "e").code == 137 and self.ended("c").code == 137, "not all processes were killed")
+            driver.signal("c", signal.SIGUSR1, everyone=True)
+            code = self.ended("c", "e").code
+            require(code == 128 + signal.SIGUSR1, f"a signal to everyone did not reach the exec, it ended with {code}")
+            require(self.ended("c").code == 9, "a signal to everyone did not reach the first process")
 
     @rule(
         "pause freezes all processes and resume thaws them.",
@@ -530,10 +534,10 @@ class RuntimeContract(Contract[RuntimeDriver]):
     def test_run_29(self, rig: Rig[Runtime], driver: Runtime) -> None:
         script = "echo $KIT; cat /proc/sys/kernel/hostname; id -u; id -G; echo $HOME"
         code, output = self.ran(
-            driver, "c", "sh", "-c", script, env={"KIT": "value"}, preparation=Preparation(user="ann", groups=("staff",))
+            driver, "c", "sh", "-c", script, env={"KIT": "value"}, preparation=Preparation(user="ann", groups=("kit",))
         )
         require(code == 0, f"the exit code is {code}")
-        wanted = ["value", "kit", "1000", "1000 50", "/home/ann"]
+        wanted = ["value", "kit", "1000", "1000 50 77", "/home/ann"]
         require(output.get(1, b"").decode().splitlines() == wanted, f"the process has {output.get(1)!r}")
 
     @rule("The root is mounted in the container's mount namespace alone.", methods="create")
