@@ -12,7 +12,7 @@ space   := $(empty) $(empty)
 
 # What the engine needs of the host, then what only the tests use.
 DEBS    := python3-venv nftables libnftables1 iproute2 busybox-static ca-certificates
-DEBS    += docker-registry skopeo openssl procps apache2-utils
+DEBS    += docker-registry skopeo umoci podman openssl procps apache2-utils
 DEBS    += runc crun runsc tini
 DEBS    += e2fsprogs util-linux
 
@@ -39,6 +39,7 @@ check: setup
 	$(BIN)/ruff check .
 	MYPYPATH=$(subst $(space),:,$(MEMBERS) scripts) $(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports
+	$(BIN)/python -m wharfie.kit.coverage
 
 # Installed again when a member appears or its pyproject, or a pinned version, changes.
 setup: .venv/installed

@@ -11,6 +11,11 @@ Version = tuple[int, int]
 NEWEST: Version = (1, 50)
 OLDEST: Version = (1, 24)
 
+ARCHIVES: Version = (1, 22)
+"""Archives of images are served from here on: skopeo, podman and buildah speak this version for `docker-daemon:`, and these
+two requests have not changed since."""
+_ARCHIVES = frozenset({"/images/get", "/images/load"})
+
 MULTIPLEXED: Version = (1, 42)
 """From here on framed streams have a content type of their own."""
 GATEWAY_PRIORITY: Version = (1, 48)
@@ -45,6 +50,8 @@ def split(path: str) -> tuple[Version, str]:
     if match is None:
         return NEWEST, path
     version = (int(match[1]), int(match[2]))
+    if ARCHIVES <= version < OLDEST and path[match.end() :] in _ARCHIVES:
+        return OLDEST, path[match.end() :]
     if version < OLDEST:
         raise InvalidArgument(
             f"client version {text(version)} is too old. Minimum supported API version is {text(OLDEST)}, "
