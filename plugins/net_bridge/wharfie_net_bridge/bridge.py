@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from ipaddress import ip_interface
 
@@ -25,7 +26,8 @@ def create_bridge(network: Network, options: BridgeOptions, instance: str) -> No
         link = rtnl.link(options.bridge)
         if link is not None:
             _refuse_foreign(link, alias)
-        _refuse_overlap(rtnl, network, link)
+        if link is None or link.alias != alias:
+            _refuse_overlap(rtnl, network, link)
         made = link is None
         if made:
             attributes = [
@@ -62,19 +64,27 @@ def _refuse_foreign(link: Link, alias: str) -> None:
 def _refuse_overlap(rtnl: Rtnl, network: Network, own: Link | None) -> None:
     """A subnet in which another interface of the host has its address would be cut off from there; and of two bridges
     with overlapping subnets one would get the other's packets."""
-    bridges = {link.index: link.name for link in rtnl.links() if link.kind == "bridge"}
     for index, text in rtnl.addresses():
         if own is not None and index == own.index:
             continue
         used = ip_interface(text)
         for pool in network.pools:
-            if pool.subnet.version != used.version:
+            if pool.subnet.version != used.version or not used.network.overlaps(pool.subnet):
                 continue
-            if used.ip in pool.subnet or (index in bridges and used.network.overlaps(pool.subnet)):
+            name = _name(index)
+            link = rtnl.link(name)
+            if used.ip in pool.subnet or (link is not None and link.kind == "bridge"):
                 raise Forbidden(
                     f"subnet {pool.subnet} of network {network.name} is in use on this host: interface"
-                    f" {bridges.get(index, f'number {index}')} has the address {used}; choose another subnet"
+                    f" {name} has the address {used}; choose another subnet"
                 )
+
+
+def _name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:  # it has gone meanwhile
+        return f"number {index}"
 
 
 def _configure(rtnl: Rtnl, network: Network, options: BridgeOptions, *, own: bool) -> None:

@@ -27,20 +27,29 @@ class Firewall:
         self._nft = nft
         self._log = log
         self._lock = threading.Lock()
+        self._built: bool | None = None  # whether strangers are dropped by the table that we made; None: there is none
         self._segments: dict[str, Segment] = {}  # by network id
         self._ports: dict[tuple[str, str], tuple[Element, str]] = {}  # by set and key: the element and its endpoint
 
     def put(self, network_id: str, segment: Segment) -> None:
         """Let the table serve a network. May be repeated, with other options too. Errors: Unavailable."""
         with self._lock:
-            self._segments[network_id] = segment
-            self._build()
+            known, self._segments[network_id] = self._segments.get(network_id), segment
+            if known is not None or self._built != self.drop_strangers:
+                self._build()
+            else:
+                self._change("add", list(segment.elements()))
+                self._stand_beside()
 
     def drop(self, network_id: str) -> None:
         """Forget a network. It may be unknown; without networks there is no table. Errors: Unavailable."""
         with self._lock:
-            if self._segments.pop(network_id, None) is not None or not self._segments:
+            known = self._segments.pop(network_id, None)
+            if not self._segments:
                 self._build()
+            elif known is not None:
+                self._change("delete", list(known.elements()))
+                self._stand_beside()
 
     def publish(self, endpoint_id: str, elements: Sequence[Element]) -> None:
         """Add an endpoint's ports. May be repeated. Errors: Conflict (another endpoint has the port), Unavailable."""
@@ -106,11 +115,13 @@ class Firewall:
             self._build()
 
     def _build(self) -> None:
+        self._built = None
         try:
             if self._segments:
                 elements = [element for segment in self._segments.values() for element in segment.elements()]
                 elements += [element for element, _ in self._ports.values()]
                 self._nft.run(render(self.table, elements, drop_strangers=self.drop_strangers))
+                self._built = self.drop_strangers
             else:
                 self._nft.run(f"add table inet {self.table}\ndelete table inet {self.table}")
         except NftError as error:

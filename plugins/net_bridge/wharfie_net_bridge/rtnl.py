@@ -21,6 +21,8 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 # include/uapi/linux: netlink.h, rtnetlink.h
+IFA_ADDRESS = 1
+IFA_LOCAL = 2
 NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
 NLM_F_REQUEST = 0x1
@@ -47,6 +49,7 @@ SOL_NETLINK = 270
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
+_IFADDRMSG = struct.Struct("=BBxxI")  # family, prefix length, interface (include/uapi/linux/if_addr.h)
 _RECEIVE = 1 << 18
 _PATIENCE = 8.0
 """Seconds for an answer of the kernel's: others may hold its lock for a while. Below the deadline of every call."""
@@ -140,12 +143,7 @@ class Rtnl:
 
     def addresses(self) -> list[tuple[int, str]]:
         """Every address of this namespace: index of its interface, address/prefix length."""
-        found = []
-        for body in self._dump(ifaddrmsg(), RTM_GETADDR):
-            message = _decoded(ifaddrmsg, body)
-            address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            found.append((int(message["index"]), f"{address}/{message['prefixlen']}"))
-        return found
+        return [_address(body) for body in self._dump(ifaddrmsg(), RTM_GETADDR)]
 
     def _dump(self, message: Any, type_: int) -> list[bytes]:
         self._socket.send(self._encoded(type_, NLM_F_DUMP, _payload(message)))
@@ -272,6 +270,20 @@ def _link(body: bytes) -> Link:
         peer=int(message.get_attr("IFLA_LINK") or 0),
         master=int(message.get_attr("IFLA_MASTER") or 0),
     )
+
+
+def _address(body: bytes) -> tuple[int, str]:
+    """Read by hand: a host of many networks has many, and all are looked at whenever one more is made."""
+    family, length, index = _IFADDRMSG.unpack_from(body, _HEADER.size)
+    found: dict[int, bytes] = {}
+    offset = _HEADER.size + _IFADDRMSG.size
+    while offset + _ATTRIBUTE.size <= len(body):
+        size, type_ = _ATTRIBUTE.unpack_from(body, offset)
+        if size < _ATTRIBUTE.size:
+            break
+        found[type_] = body[offset + _ATTRIBUTE.size : offset + size]
+        offset += (size + 3) & ~3
+    return index, f"{socket.inet_ntop(family, found.get(IFA_LOCAL) or found[IFA_ADDRESS])}/{length}"
 
 
 def _error(flags: int, body: bytes) -> OSError | None:
