@@ -17,8 +17,8 @@ _HEAD = f"""# The rules of conformance
 Made by `python -m wharfie.kit.page` from the rules themselves; how to run them: [Writing a driver](writing-a-driver.md).
 
 A driver *conforms to {SPI_VERSION}* when it breaks none of the rules that came with that version or before, of its kind
-and of all kinds. Rules about a capability that it does not declare are *not offered* and count for nothing; rules that could not
-be tried here (no root, a missing program) leave the question open. An id stays with its rule for ever.
+and of all kinds. Rules about a capability that it does not declare are *not offered* and count for nothing; rules that
+could not be tried here (no root, a missing program) leave the question open. An id stays with its rule for ever.
 """
 
 

@@ -100,6 +100,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.seen.append([self.command, self.path, self.headers.get("Authorization", "")])
         url = urlsplit(self.path)
+        if url.path == "/v1/search":
+            self._search(parse_qs(url.query))
+            return
         if url.path == "/v2/":
             given = self.headers.get("Authorization")
             self._answer(200, b"{}") if given == _WANTED else self._unauthorized()
@@ -193,6 +196,15 @@ class _Handler(BaseHTTPRequestHandler):
             if ":" in key and json.loads(data).get("subject", {}).get("digest") == last
         ]
         self._answer(200, json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found}).encode())
+
+    def _search(self, query: dict[str, list[str]]) -> None:
+        """Docker's registry protocol, version 1, of which this is left."""
+        found = [
+            {"name": f"kit/image{number}", "description": "an image", "star_count": number, "is_official": number == 1}
+            for number in range(1, 6)
+        ]
+        wanted = found[: int(query.get("n", ["25"])[0])] if query.get("q") == ["image"] else []
+        self._answer(200, json.dumps({"num_results": len(wanted), "results": wanted}).encode())
 
     def _body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):

@@ -34,6 +34,7 @@ class RegistryContract(Contract[RegistryDriver]):
         RegistryCapability.PUSH: ("exists", "push_blob", "push_manifest"),
         RegistryCapability.CATALOG: ("tags",),
         RegistryCapability.REFERRERS: ("referrers",),
+        RegistryCapability.SEARCH: ("search",),
     }
 
     def world(self, rig: Rig[Registry]) -> None:
@@ -254,6 +255,19 @@ class RegistryContract(Contract[RegistryDriver]):
         for name, value in driver.describe_server(self.peer.server).items():
             require(isinstance(name, str) and isinstance(value, str), f"describe_server has {name!r}: {value!r}")
         require(not self.peer.seen(), "describe_server asked the server")
+
+    @rule(
+        "search gives the repositories that match, at most as many as asked for.",
+        methods="search",
+        capability="search",
+        source=DOCKER,
+    )
+    def test_reg_23(self, rig: Rig[Registry], driver: Registry) -> None:
+        found = list(driver.search(self.peer.server, "image", 3, None))
+        told = [(one.name, one.stars, one.official) for one in found]
+        wanted = [("kit/image1", 1, True), ("kit/image2", 2, False), ("kit/image3", 3, False)]
+        require(told == wanted, f"search for three of kit/image1 to kit/image5 found {told}")
+        require(not list(driver.search(self.peer.server, "nothing", 3, None)), "search finds what does not match")
 
 
 def driver_fetch(contract: RegistryContract, driver: Registry) -> bytes:

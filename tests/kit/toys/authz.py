@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-from wharfie.spi.authz import AuthzCapability, AuthzDriver, Decision
-
 from wharfie.kit.authz import api_request
+from wharfie.spi.authz import AuthzCapability, AuthzDriver, Decision
 
 CREATE = "/containers/create"
 PARAMETERS = {

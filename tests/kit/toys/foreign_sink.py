@@ -10,10 +10,10 @@ from wharfie.spi.log import LogSink
 
 class Sink(LogSink):
     def __init__(self, options):
-        self.file = open(options["path"], "a")
+        self.file = open(options["path"], "a")  # noqa: SIM115 - closed with the process
 
     def write(self, stream, data, time_ns, partial):
-        import wharfie.kit.rules  # noqa: F401
+        import wharfie.kit.rules
 
         seconds, rest = divmod(time_ns, 10**9)
         stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09}Z"

@@ -184,14 +184,17 @@ WRONG = (
         """
         def reconcile(self, leases):
             self.count = getattr(self, "count", 0) + 1
-            return [Fault(object=lease.id, reason="again") for lease in leases if self.count > 3] or super().reconcile(leases)
+            if self.count > 3:
+                return [Fault(object=lease.id, reason="again") for lease in leases]
+            return super().reconcile(leases)
         """,
     ),
     override(
         "IPA-18",
         """
         def request_pool(self, request):
-            return super().request_pool(replace(request, family=request.subnet.version if request.subnet else request.family))
+            family = request.subnet.version if request.subnet else request.family
+            return super().request_pool(replace(request, family=family))
         """,
     ),
     override(
