@@ -61,7 +61,10 @@ class AcmeVolumes(VolumeDriver):
             os.chown(data, *owner)
         created = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         (new / "volume.json").write_text(json.dumps({"created": created, "options": dict(options)}))
-        new.rename(self._volumes / name)
+        try:
+            new.rename(self._volumes / name)
+        except OSError:  # made meanwhile by a call that was given up
+            shutil.rmtree(new)
         self._log.info("volume %s made", name)
         return self.get(name)
 
