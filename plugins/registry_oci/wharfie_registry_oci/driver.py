@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urljoin
 
 import httpx
 
@@ -81,7 +81,8 @@ class OciDriver(RegistryDriver):
 
     def resolve(self, ref: Reference, auth: Credentials | None) -> Manifest:
         path = f"/v2/{ref.repository}/manifests/{ref.digest or ref.tag}"
-        with self._requests.answer(ref, pulling(ref, path, {"Accept": _ACCEPT}), auth) as response:
+        query = pulling(ref, path, {"Accept": _ACCEPT}, needs="pull" if ref.digest else "resolve")
+        with self._requests.answer(ref, query, auth) as response:
             data = read_limited(response, MANIFEST_LIMIT, f"the manifest of {familiar(ref)}")
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
         return Manifest(media_type=media_type, digest="sha256:" + hashlib.sha256(data).hexdigest(), data=data)
@@ -103,15 +104,14 @@ class OciDriver(RegistryDriver):
         path = f"/v2/{ref.repository}/tags/list"
         found: list[str] = []
         for _ in range(_PAGES):
-            with self._requests.answer(ref, pulling(ref, path, {}), auth) as response:
+            with self._requests.answer(ref, pulling(ref, path, {}, needs="resolve"), auth) as response:
                 body = read_limited(response, _TAGS_LIMIT, f"the list of tags of {familiar(ref)}")
                 link = _NEXT.search(response.headers.get("Link", ""))
             page = read_object(body).get("tags")
             found += [tag for tag in page if isinstance(tag, str)] if isinstance(page, list) else []
             if link is None:
                 return found
-            parts = urlsplit(urljoin(path, link[1]))
-            path = f"{parts.path}?{parts.query}"
+            path = urljoin(str(response.request.url), link[1])
         raise unavailable(f"the list of tags of {familiar(ref)} does not end")
 
     def search(self, server: str, term: str, limit: int, auth: Credentials | None) -> Sequence[SearchResult]:

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from wharfie_registry_oci import hosts
+from wharfie_registry_oci.hosts import ALL, HUB, Host
 from wharfie_registry_oci.settings import Settings
-
-HUB = "registry-1.docker.io"
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`url`: scheme and host. `trusted`: gets the user's credentials (a mirror does not)."""
+    """`url`: scheme, host and what is in front of /v2. `trusted`: gets the user's credentials (a mirror does not).
+
+    `capabilities`: what it is asked for. `override_path`: its address stands for /v2 itself.
+    """
 
     url: str
     trusted: bool = True
+    capabilities: frozenset[str] = ALL
+    override_path: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def host(self) -> str:
         return urlsplit(self.url).netloc
+
+    def address(self, path: str) -> str:
+        """Of a path of the protocol, or of a whole address."""
+        if not path.startswith("/"):
+            return path
+        return self.url + (path.removeprefix("/v2") if self.override_path else path)
 
 
 class Endpoints:
@@ -34,15 +46,25 @@ class Endpoints:
         self._networks = [network for text in settings.insecure_registries if (network := _network(text)) is not None]
         self._names = {text.lower() for text in settings.insecure_registries if _network(text) is None}
         self._plain: dict[str, bool] = {}  # what an insecure server turned out to speak
+        self._hosts: dict[str, Host] = {}  # what hosts.toml says of an address, by host
 
     def of(self, server: str) -> Sequence[Endpoint]:
-        """In the order in which they are tried."""
+        """In the order in which they are tried. Errors: InvalidArgument (its hosts.toml)."""
         mirrors = [Endpoint(url.rstrip("/"), trusted=False) for url in self._settings.registry_mirrors if server == HUB]
+        written = hosts.read(self._settings.certificates, server)
+        if written is not None:
+            mirrors = [self._endpoint(host, trusted=urlsplit(host.url).netloc == server) for host in written.mirrors]
+            if written.server is not None:
+                return [*mirrors, self._endpoint(written.server, trusted=True)]
         if not self.insecure(server) or self._authorities(server):  # who names an authority does not want plain HTTP
             return [*mirrors, Endpoint(f"https://{server}")]
         plain = self._plain.get(server)
         schemes = ["https", "http"] if plain is None else ["http"] if plain else ["https"]
         return [*mirrors, *(Endpoint(f"{scheme}://{server}") for scheme in schemes)]
+
+    def _endpoint(self, host: Host, *, trusted: bool) -> Endpoint:
+        self._hosts[urlsplit(host.url).netloc] = host
+        return Endpoint(host.url, trusted, host.capabilities, host.override_path, host.headers)
 
     def answered(self, endpoint: Endpoint) -> None:
         """Remember which scheme an insecure server speaks."""
@@ -83,10 +105,18 @@ class Endpoints:
             context.verify_mode = ssl.CERT_REQUIRED
         for path in _files(self._settings.certificates / host, ".cert"):
             context.load_cert_chain(path, path.with_suffix(".key"))
+        written = self._hosts.get(host)
+        if written is not None:
+            for certificate, key in written.client:
+                context.load_cert_chain(certificate, key)
+            if written.skip_verify:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
         return context
 
     def _authorities(self, host: str) -> Sequence[Path]:
-        return _files(self._settings.certificates / host, ".crt")
+        written = self._hosts.get(host)
+        return [*_files(self._settings.certificates / host, ".crt"), *(written.authorities if written else ())]
 
 
 def _files(folder: Path, suffix: str) -> list[Path]:

@@ -15,7 +15,7 @@ import httpx
 
 from wharfie.spi.errors import Forbidden, NotFound, Unauthorized, Unavailable, WharfieError
 from wharfie.spi.registry import Reference
-from wharfie_registry_oci.endpoints import HUB
+from wharfie_registry_oci.hosts import HUB
 
 _RETRY_LIMIT = 3600.0
 

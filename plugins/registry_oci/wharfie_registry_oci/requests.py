@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 
@@ -29,12 +29,13 @@ class Query:
     good: frozenset[int] = frozenset({200})
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Body | None = None
+    needs: str = "pull"
     refusal: Callable[[Reference, httpx.Response, bytes], WharfieError] = refused
 
 
-def pulling(ref: Reference, path: str, headers: Mapping[str, str]) -> Query:
-    """A query that changes nothing."""
-    return Query("GET", path, f"repository:{ref.repository}:pull", frozenset({200, 206}), headers)
+def pulling(ref: Reference, path: str, headers: Mapping[str, str], *, needs: str = "pull") -> Query:
+    """A query that changes nothing. `needs`: "resolve" for what a tag means, else "pull"."""
+    return Query("GET", path, f"repository:{ref.repository}:pull", frozenset({200, 206}), headers, needs=needs)
 
 
 def pushing(
@@ -48,7 +49,7 @@ def pushing(
 ) -> Query:
     """A query that belongs to a push."""
     scope = f"repository:{ref.repository}:pull,push" + (f" repository:{mount_from}:pull" if mount_from else "")
-    return Query(method, path, scope, frozenset(good), headers or {}, body, push_refused)
+    return Query(method, path, scope, frozenset(good), headers or {}, body, "push", push_refused)
 
 
 class Requests:
@@ -71,7 +72,7 @@ class Requests:
     ) -> httpx.Response:
         failure: WharfieError | None = None
         for endpoint in self._endpoints.of(ref.server):
-            if query.method != "GET" and not endpoint.trusted:
+            if (query.method != "GET" and not endpoint.trusted) or query.needs not in endpoint.capabilities:
                 continue
             try:
                 response = self._authenticated(stack, endpoint, ref, query, auth if endpoint.trusted else None)
@@ -90,7 +91,7 @@ class Requests:
     def _authenticated(
         self, stack: contextlib.ExitStack, endpoint: Endpoint, ref: Reference, query: Query, auth: Credentials | None
     ) -> httpx.Response:
-        url = urljoin(endpoint.url + "/", query.path)
+        url = endpoint.address(query.path)
         at_home = origin(url) == origin(endpoint.url)
         authorization = self._authority.header(endpoint.host, query.scope, auth) if at_home else ""
         for attempt in range(2):
@@ -99,7 +100,7 @@ class Requests:
                 self._http.stream(
                     query.method,
                     url,
-                    headers=query.headers,
+                    headers={**endpoint.headers, **query.headers} if at_home else query.headers,
                     authorization=authorization,
                     body=query.body,
                     shown=f"{endpoint.url}/v2/",
