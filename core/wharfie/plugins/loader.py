@@ -36,6 +36,7 @@ _OURS: Mapping[tuple[str, str], str] = {
     ("runtime", "crun"): "wharfie-runtime-oci",
     ("runtime", "runsc"): "wharfie-runtime-oci",
     ("registry", "oci"): "wharfie-registry-oci",
+    ("registry", "plain"): "wharfie-registry-plain",
     ("log", "json-file"): "wharfie-log-files",
     ("log", "local"): "wharfie-log-files",
     ("log", "none"): "wharfie-log-files",

@@ -1,0 +1,1 @@
+"""A registry client that only reads, on the standard library's HTTP."""

@@ -1,0 +1,213 @@
+"""The driver: the read half of the OCI distribution protocol (distribution-spec, "Pull" and "Content Discovery")."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from http.client import HTTPResponse
+from typing import ClassVar
+from urllib.parse import urljoin, urlsplit
+
+from wharfie.spi.driver import Context, FileDescriptor, Strings
+from wharfie.spi.errors import Cancelled, Forbidden, InvalidArgument, NotFound, Unauthorized, Unavailable, WharfieError
+from wharfie.spi.registry import (
+    MANIFEST_LIMIT,
+    Credentials,
+    Descriptor,
+    LoginResult,
+    Manifest,
+    Reference,
+    RegistryCapability,
+    RegistryDriver,
+)
+from wharfie_registry_plain.auth import Tokens
+from wharfie_registry_plain.settings import Settings
+from wharfie_registry_plain.web import NoAnswer, Web, origin, pieces, read, read_object, unavailable
+
+_ACCEPT = ", ".join(
+    f"application/vnd.{kind}+json"
+    for kind in (
+        "oci.image.index.v1",
+        "oci.image.manifest.v1",
+        "docker.distribution.manifest.list.v2",
+        "docker.distribution.manifest.v2",
+    )
+)
+_HUB = "registry-1.docker.io"
+_ERROR_LIMIT = 64 * 1024
+_PAGE_LIMIT = 16 << 20
+_PAGES_LIMIT = 1000
+_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*rel="?next"?')
+_FROM = re.compile(r"bytes (\d+)-")
+
+
+class PlainDriver(RegistryDriver):
+    """Reads from any registry of the OCI distribution protocol; for daemons without an HTTP library."""
+
+    name: ClassVar[str] = "plain"
+    spi: ClassVar[str] = "1.0"
+    settings: ClassVar[str] = "wharfie_registry_plain.settings:Settings"
+
+    def __init__(self, context: Context, settings: Settings) -> None:
+        self._settings = settings
+        self._speaks: dict[str, str] = {}  # what an insecure server turned out to speak: a scheme
+
+    def open(self) -> None:
+        self._web = Web(self._settings)
+        self._tokens = Tokens(self._web)
+
+    def capabilities(self) -> frozenset[RegistryCapability]:
+        return frozenset({RegistryCapability.CATALOG, RegistryCapability.RANGES})
+
+    def describe_server(self, server: str) -> Strings:
+        return {"endpoints": " ".join(f"{scheme}://{server}" for scheme in self._schemes(server))}
+
+    def resolve(self, ref: Reference, auth: Credentials | None) -> Manifest:
+        path = f"/v2/{ref.repository}/manifests/{ref.digest or ref.tag}"
+        with self._answer(ref, path, auth, {"Accept": _ACCEPT}) as (response, url):
+            data = read(response, url, MANIFEST_LIMIT, f"the manifest of {_familiar(ref)}")
+            media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        return Manifest(media_type=media_type, digest="sha256:" + hashlib.sha256(data).hexdigest(), data=data)
+
+    def fetch(
+        self, ref: Reference, blob: Descriptor, out: FileDescriptor, *, offset: int, auth: Credentials | None
+    ) -> None:
+        if offset >= blob.size:
+            return
+        wanted = {"Range": f"bytes={offset}-"} if offset else {}
+        with self._answer(ref, f"/v2/{ref.repository}/blobs/{blob.digest}", auth, wanted) as (response, url):
+            sent = _FROM.match(response.headers.get("Content-Range", "")) if response.status == 206 else None
+            skip = offset - (int(sent[1]) if sent else 0)  # a server may send the whole blob all the same
+            if skip < 0:
+                raise unavailable(f"the registry {ref.server} sent another part of blob {blob.digest} than was asked for")
+            left = blob.size - offset
+            for piece in pieces(response, url):
+                useful = memoryview(piece)[skip:][:left]
+                skip = max(0, skip - len(piece))
+                left -= len(useful)
+                _write(out, useful)
+                if not left:
+                    return
+        raise unavailable(f"unexpected EOF: the server sent {left} bytes too few")
+
+    def tags(self, ref: Reference, auth: Credentials | None) -> Sequence[str]:
+        path, found = f"/v2/{ref.repository}/tags/list", list[str]()
+        what = f"the list of tags of {_familiar(ref)}"
+        for _ in range(_PAGES_LIMIT):
+            with self._answer(ref, path, auth, {}) as (response, url):
+                page = read_object(read(response, url, _PAGE_LIMIT, what), what).get("tags")
+                link = _NEXT.search(response.headers.get("Link", ""))
+            found += [tag for tag in page if isinstance(tag, str)] if isinstance(page, list) else []
+            if link is None:
+                return found
+            parts = urlsplit(urljoin(path, link[1]))  # of the same server, whatever the link says
+            path = f"{parts.path}?{parts.query}"
+        raise unavailable(f"{what} does not end")
+
+    def login(self, server: str, auth: Credentials) -> LoginResult:
+        try:
+            with self._answer(Reference(server=server, repository=""), "/v2/", auth, {}):
+                return LoginResult(status="Login Succeeded")
+        except (NotFound, Forbidden, Unauthorized) as error:
+            raise Unauthorized(f"login attempt to {server} failed: {error.message}") from error
+
+    def _schemes(self, server: str) -> Sequence[str]:
+        if not self._settings.insecure(server):
+            return ("https",)
+        return (self._speaks[server],) if server in self._speaks else ("https", "http")
+
+    @contextlib.contextmanager
+    def _answer(
+        self, ref: Reference, path: str, auth: Credentials | None, headers: Mapping[str, str]
+    ) -> Iterator[tuple[HTTPResponse, str]]:
+        """A good answer, with the address for messages."""
+        with contextlib.ExitStack() as stack:
+            *others, last = self._schemes(ref.server)
+            for scheme in others:
+                with contextlib.suppress(NoAnswer):
+                    response = self._ask(stack, ref, f"{scheme}://{ref.server}", path, auth, headers)
+                    break
+            else:
+                scheme = last
+                try:
+                    response = self._ask(stack, ref, f"{scheme}://{ref.server}", path, auth, headers)
+                except NoAnswer:
+                    self._speaks.pop(ref.server, None)
+                    raise
+            self._speaks[ref.server] = scheme
+            yield response, f"{scheme}://{ref.server}{path}"
+
+    def _ask(
+        self,
+        stack: contextlib.ExitStack,
+        ref: Reference,
+        server: str,
+        path: str,
+        auth: Credentials | None,
+        headers: Mapping[str, str],
+    ) -> HTTPResponse:
+        key = (server, f"repository:{ref.repository}:pull" if ref.repository else "", auth)
+        authorization = self._tokens.known(key)
+        for attempt in range(2):
+            asked = contextlib.ExitStack()
+            response = asked.enter_context(self._web.get(server + path, headers, authorization))
+            stack.push(asked)
+            if response.status in (200, 206):
+                return response
+            challenge = response.headers.get("WWW-Authenticate", "")
+            if response.status != 401 or attempt or not challenge or origin(response.url) != origin(server):
+                break  # also where a server that we were redirected to asks: it gets no answer
+            asked.close()
+            authorization = self._tokens.answer(challenge, key)
+        body = b""
+        with contextlib.suppress(Unavailable, InvalidArgument):  # the status says enough
+            body = read(response, server + path, _ERROR_LIMIT, "the error")
+        raise _refused(ref, response, body)
+
+
+def _write(out: FileDescriptor, data: memoryview) -> None:
+    try:
+        while data:
+            data = data[os.write(out, data) :]
+    except BrokenPipeError:
+        raise Cancelled("nobody reads this blob any more") from None
+
+
+def _repository(ref: Reference) -> str:
+    return ref.repository.removeprefix("library/") if ref.server == _HUB else f"{ref.server}/{ref.repository}"
+
+
+def _familiar(ref: Reference) -> str:
+    """The image's name as users write it."""
+    return _repository(ref) + (f"@{ref.digest}" if ref.digest else f":{ref.tag}")
+
+
+def _refused(ref: Reference, response: HTTPResponse, body: bytes) -> WharfieError:
+    """What the server's error is to the contract (distribution-spec, "Error Codes"), in dockerd's words."""
+    try:
+        first = json.loads(body)["errors"][0]
+        code, message = str(first["code"]), str(first.get("message") or "")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        code, message = "", ""
+    status, outcome = response.status, f"{response.status} {response.reason}"
+    said = f"{code.lower().replace('_', ' ')}: {message}" if code else outcome
+    if status == 429 or status >= 500:
+        text = f"toomanyrequests: {message or outcome}" if status == 429 else f"received unexpected HTTP status: {outcome}"
+        after = response.headers.get("Retry-After", "")
+        return unavailable(text, retry_after=min(float(after), 3600.0) if after.isdecimal() else None)
+    if code == "DENIED" or (status in (401, 403) and code not in ("UNAUTHORIZED", "")):
+        why = "repository does not exist or may require 'docker login'"
+        return NotFound(f"pull access denied for {_repository(ref)}, {why}: {said}")
+    if status == 401:
+        return Unauthorized(said if code else "unauthorized: authentication required")
+    if status == 403:
+        return Forbidden(f"{_familiar(ref)}: the registry refuses access: {said}")
+    if code == "NAME_UNKNOWN":
+        return NotFound(f"repository {_repository(ref)} not found: {said}")
+    if status == 404:
+        return NotFound(f"manifest for {_familiar(ref)} not found: {said if code else 'manifest unknown: ' + said}")
+    return WharfieError(f"the registry {ref.server} does not answer for {_familiar(ref)}: {said}")
