@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 import zstandard
@@ -242,3 +243,23 @@ def test_an_image_that_lost_a_blob_is_put_aside_and_pulled_again(with_house, reg
     (root / "content/blobs/sha256" / blob[7:]).unlink()
     with_house(second)
     with_house(lambda house: asyncio.sleep(0, house.images.get(f"{name}:1")))
+
+
+def test_a_foreign_layer_comes_from_where_the_manifest_says(with_house, make, liar) -> None:
+    """And is not pushed anywhere: who has the image gets it from there too."""
+    layout, elsewhere = make.Layout(), make.Layout()
+    layout.tag(layout.image([make.tar_of({"a": b"1"}), make.tar_of({"b": b"2"})]), "1")
+    document = json.loads(layout.blobs[layout.index[0]["digest"]])
+    foreign = document["layers"][1]
+    elsewhere.blobs[foreign["digest"]] = layout.blobs.pop(foreign["digest"])
+    server, other = liar(layout), liar(elsewhere)
+    foreign["mediaType"] = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+    foreign["urls"] = ["http://192.0.2.1/not-without-tls", f"http://{other.address}/some/{foreign['digest']}"]
+    layout.index[0] = layout.blob(json.dumps(document).encode(), document["mediaType"])
+
+    async def work(house) -> None:
+        await house.pull(f"{server.address}/x", "1")
+        assert len(house.images.get(f"{server.address}/x:1").layers) == 2
+        assert [path for path, _ in other.seen] == [f"/some/{foreign['digest']}"]
+
+    with_house(work)

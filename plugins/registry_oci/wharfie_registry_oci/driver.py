@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 from urllib.parse import urlencode, urljoin
 
@@ -41,6 +42,7 @@ _ACCEPT = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
+_FOREIGN = ("foreign", "nondistributable")
 _TAGS_LIMIT = 16 << 20
 _PAGES = 1000
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*rel="?next"?')
@@ -93,12 +95,40 @@ class OciDriver(RegistryDriver):
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         if offset >= blob.size:
             return
-        query = pulling(ref, f"/v2/{ref.repository}/blobs/{blob.digest}", headers)
-        with self._requests.answer(ref, query, auth) as response:
+        with self._blob(ref, blob, headers, auth) as response:
             skip = offset - _start(response)
             if skip < 0:
                 raise unavailable(f"the registry {ref.server} sent another part of blob {blob.digest} than was asked for")
             _copy(response, out, skip=skip, count=blob.size - offset)
+
+    @contextlib.contextmanager
+    def _blob(
+        self, ref: Reference, blob: Descriptor, headers: Mapping[str, str], auth: Credentials | None
+    ) -> Iterator[httpx.Response]:
+        """From the registry; a foreign layer that it does not have from the addresses that the manifest names."""
+        with contextlib.ExitStack() as stack:
+            query = pulling(ref, f"/v2/{ref.repository}/blobs/{blob.digest}", headers)
+            try:
+                response = stack.enter_context(self._requests.answer(ref, query, auth))
+            except NotFound as error:
+                response = self._elsewhere(stack, blob, headers, error)
+            yield response
+
+    def _elsewhere(
+        self, stack: contextlib.ExitStack, blob: Descriptor, headers: Mapping[str, str], failure: WharfieError
+    ) -> httpx.Response:
+        for url in blob.urls if any(word in blob.media_type for word in _FOREIGN) else ():
+            if not self._endpoints.allows(url):
+                continue
+            try:
+                response = stack.enter_context(self._http.stream("GET", url, headers=headers))
+            except NoTls as error:
+                failure = error.cause
+                continue
+            if response.status_code in (200, 206):
+                return response
+            failure = unavailable(f'Get "{url}": {response.status_code} {response.reason_phrase}')
+        raise failure
 
     def tags(self, ref: Reference, auth: Credentials | None) -> Sequence[str]:
         path = f"/v2/{ref.repository}/tags/list"

@@ -180,7 +180,12 @@ def read_descriptor(document: Any, what: str) -> Descriptor:
         raise InvalidArgument(f"{what} has the digest {digest!r}; want sha256: and 64 hexadecimal digits")
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise InvalidArgument(f"{what} has the size {size!r}")
-    return Descriptor(media_type=media_type if isinstance(media_type, str) else "", digest=str(digest), size=size)
+    urls = document.get("urls") or ()
+    if not isinstance(urls, list | tuple) or not all(isinstance(url, str) for url in urls):
+        raise InvalidArgument(f"{what} has urls that are no list of texts")
+    return Descriptor(
+        media_type=media_type if isinstance(media_type, str) else "", digest=str(digest), size=size, urls=tuple(urls)
+    )
 
 
 def read_config(data: bytes) -> ImageConfig:
