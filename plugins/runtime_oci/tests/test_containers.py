@@ -78,7 +78,8 @@ def test_exec(house):
     box = house.sleeping()
     assert house.exec(box, "sh", "-c", "echo $A; cat /proc/1/comm; exit 3", env=["PATH=/bin", "A=b"]) == (3, "b\nsleep\n")
     assert house.exec(box, "id", user="web") == (0, "uid=33(web) gid=44(www) groups=44(www),55(log)\n")
-    script = "until stty size 2>/dev/null; do :; done; exit 5"  # crun sends the terminal after it has started the program
+    # crun sends the terminal, which gets its size then, after it has started the program.
+    script = 'until size=$(stty size 2>/dev/null) && test -n "$size"; do :; done; echo $size; exit 5'
     code, out = house.exec(box, "sh", "-c", script, io=Io(terminal=True, size=(12, 34)))
     assert (code, out.strip()) == (5, "12 34")
 
