@@ -33,6 +33,7 @@ $(BIN)/docker: | deps
 bench: setup
 	$(BIN)/python scripts/bench.py
 	$(BIN)/python scripts/bench_images.py
+	$(BIN)/python scripts/bench_networks.py
 
 check: setup
 	$(BIN)/ruff format --check .
