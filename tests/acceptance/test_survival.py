@@ -24,7 +24,7 @@ def test_ten_containers_and_an_attached_client(make_daemon):
     attached = daemon.spawn_docker(
         "run", "--name", "attached", "busybox", "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.4; done; exit 9"
     )
-    time.sleep(0.6)
+    until(lambda: daemon.docker("ps", "-q", "--filter", "name=attached"), what="the attached container")
     daemon.kill()
     time.sleep(1.5)
     assert attached.poll() is None
@@ -49,8 +49,8 @@ def test_ten_containers_and_an_attached_client(make_daemon):
 def test_a_client_outlives_the_daemon_alone(make_daemon):
     """Nobody comes back: the client still ends with the container's code."""
     daemon = make_daemon(busybox=True)
-    attached = daemon.spawn_docker("run", "--name", "one", "busybox", "sh", "-c", "sleep 0.8; echo done; exit 6")
-    time.sleep(0.5)
+    attached = daemon.spawn_docker("run", "--name", "one", "busybox", "sh", "-c", "sleep 2; echo done; exit 6")
+    until(lambda: daemon.docker("ps", "-q", "--filter", "name=one"), what="the container")
     daemon.kill()
     output, _ = attached.communicate(timeout=20)
     assert (output, attached.returncode) == (b"done\n", 6)
