@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from conftest import House, eventually, fds
 
+from wharfie.shim.launch import folder_of
 from wharfie.spi.errors import DriverError
 from wharfie.spi.runtime import Io, LogTarget, Lost
 
@@ -63,3 +66,24 @@ def test_a_sinks_module_takes_part_in_the_rehearsal(house: House, tmp_path: Path
     (tmp_path / "nervous_sink.py").write_text("def rehearse():\n    raise RuntimeError('no stage')\n")
     with pytest.raises(DriverError, match="no stage"):
         house.create("one", "true", io=Io(log=LogTarget(sink="nervous_sink:Sink")))
+
+
+def test_what_a_killed_zygote_left_of_its_rehearsal(house: House) -> None:
+    stage = house.base / "run" / ".rehearsal"
+    stage.mkdir()
+    for name in ("shim.sock", "request.json"):
+        (stage / name).touch()
+    assert house.driver.containers() == []
+    house.create("one", "true")
+    assert [path.name for path in (house.base / "run").iterdir()] == ["one"]
+
+
+def test_the_zygote_imports_nothing_that_acts_at_a_fork() -> None:
+    folders = [folder_of("wharfie"), folder_of("plain_engine")]
+    script = (
+        f"import sys; sys.path[:0] = {folders!r}\n"
+        "import wharfie.shim.zygote, plain_engine\n"
+        "print(sorted({'logging', 'threading', 'random', 'subprocess', 'pydantic'} & sys.modules.keys()))"
+    )
+    run = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"

@@ -19,6 +19,7 @@ EVENTS_KEPT = 256
 _BUFFER_LIMIT = 4 * 1024 * 1024
 """Bytes for a daemon that does not read; beyond it the connection is cut, and a new one starts from the state."""
 _ACCEPT_AGAIN = 0.2
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 LATER = object()
 """Returned by a handler that will answer by `Request.reply` or `Request.fail`."""
@@ -103,8 +104,16 @@ class Peer:
         self._loop.watch(self._connection.fileno(), READ | WRITE if self._waiting else READ, self._ready)
 
 
-def open_listener(folder: str) -> int:
-    """A descriptor of the socket that daemons connect to."""
+def is_gone(daemon: socket.socket) -> bool:
+    """Whether a connection's other end was closed."""
+    try:
+        return not daemon.recv(1, _PEEK)
+    except BlockingIOError:
+        return False
+
+
+def open_listener(folder: str) -> socket.socket:
+    """The socket that daemons connect to."""
     # The folder is 0700 and its path may be longer than a socket's address (107 bytes): bind from within.
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -116,7 +125,7 @@ def open_listener(folder: str) -> int:
         os.close(here)
     listener.listen(16)
     listener.setblocking(False)
-    return listener.detach()
+    return listener
 
 
 class Control:
@@ -126,7 +135,7 @@ class Control:
         self,
         loop: Loop,
         folder: str,
-        listener: int,
+        listener: socket.socket,
         handlers: object,
         hello: Callable[[], Message],
         on_alone: Callable[[], None],
@@ -140,7 +149,7 @@ class Control:
         self._on_alone = on_alone
         self._peers: list[Peer] = []
         self._kept: deque[Message] = deque(maxlen=EVENTS_KEPT)
-        self._listener = socket.socket(fileno=listener)
+        self._listener = listener
         self._watch_listener()
 
     def adopt(self, connection: socket.socket) -> Peer:

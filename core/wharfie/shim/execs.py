@@ -22,6 +22,8 @@ RECORD_LIMIT = 2.0  # seconds that a client's end waits for the daemon to record
 
 @dataclass(slots=True)
 class _Exec:
+    """One that was prepared; `pid` is 0 until it is executed."""
+
     process: Mapping[str, Any]
     user: str
     session: Session

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from wharfie.shim import copy_up, json_text, resolver, root, safe_path, users
-from wharfie.shim.control import open_listener
 from wharfie.shim.ends import Ends
 from wharfie.shim.engine import Engine
 from wharfie.shim.folder import ROOT
@@ -35,7 +34,7 @@ _FDS_LIMIT = socket.CMSG_SPACE(4 * 32)
 class Made:
     """What the shim needs of a container that was made; the descriptors are the shim's, -1 where there is none."""
 
-    __slots__ = ("engine", "input", "listener", "oom", "outputs", "own_pids", "pid", "resolver", "user")
+    __slots__ = ("engine", "input", "oom", "outputs", "own_pids", "pid", "resolver", "user")
 
     def __init__(self, message: Mapping[str, Any], fds: Sequence[int]) -> None:
         """`message`: as `_make` sends it."""
@@ -44,12 +43,11 @@ class Made:
         """Whether the kernel ends all processes of the container with its first one."""
         self.user: Mapping[str, Any] = message["user"]
         """OCI's `process.user`, as it was resolved in the container's root."""
-        self.listener = fds[0]
-        self.outputs = fds[1 : message["outputs"]]
+        self.outputs = fds[: message["outputs"]]
         self.resolver = fds[message["outputs"] : message["resolver"]]
         self.engine = fds[message["resolver"] : message["engine"]]
-        self.input = fds[message["input"]] if message["input"] else -1
-        self.oom = fds[message["oom"]] if message["oom"] else -1
+        self.input = fds[message["input"]] if message["input"] >= 0 else -1
+        self.oom = fds[message["oom"]] if message["oom"] >= 0 else -1
 
 
 def make_apart(request: Request, path: str) -> Made:
@@ -104,17 +102,17 @@ def _make(request: Request, path: str, end: socket.socket) -> None:
         netns = f"/proc/{pid}/ns/net"
         resolving = resolver.open_sockets(netns) if request["preparation"]["resolver"] else []
         oom = engine.oom_fd()
-        fds = [open_listener(path), *ends.outputs, *resolving, *engine.keep()]
+        fds = [*ends.outputs, *resolving, *engine.keep()]
         message = {
             "pid": pid,
             "own_pids": has_own_pids(spec),
             "user": spec["process"]["user"],
-            # Where in `fds` each kind ends, or what there may be one of is; the listener is the first.
-            "outputs": 1 + len(ends.outputs),
-            "resolver": 1 + len(ends.outputs) + len(resolving),
+            # Where in `fds` each kind ends, or what there may be one of is.
+            "outputs": len(ends.outputs),
+            "resolver": len(ends.outputs) + len(resolving),
             "engine": len(fds),
-            "input": 0,
-            "oom": 0,
+            "input": -1,
+            "oom": -1,
         }
         for name, fd in (("input", ends.input), ("oom", oom)):
             if fd >= 0:

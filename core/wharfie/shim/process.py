@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wharfie.shim import folder, maker
-from wharfie.shim.control import LATER, Control, Request
+from wharfie.shim.control import LATER, Control, Request, is_gone, open_listener
 from wharfie.shim.engine import Engine
 from wharfie.shim.execs import Execs
 from wharfie.shim.log_lines import LogLines
@@ -41,30 +41,38 @@ def serve(path: str, connection: int) -> None:
     `path`: the container's folder. `connection`: of the daemon that wants the container. Errors: those of the making; then
     nothing is left.
     """
+    daemon = socket.socket(fileno=connection)
+    if is_gone(daemon):  # killed since; the folder may be somebody else's by now
+        return
     set_name("wharfie-shim")
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    folder.write(f"{path}/{folder.SHIM_PID}", os.getpid())
     try:
+        # Another daemon that comes meanwhile waits at the listener until the container is made.
+        listener = open_listener(path)
+        folder.write(f"{path}/{folder.SHIM_PID}", os.getpid())
         request = folder.read(f"{path}/{folder.REQUEST}")
         log = maker.open_log(request)
         made = maker.make_apart(request, path)
     except BaseException:
         folder.remove(path)
+        daemon.detach()
         raise
-    Shim(path, request, log, made).run(connection)
+    Shim(path, request, log, made, listener).run(daemon)
 
 
 class Shim:
     """One container that was made."""
 
-    def __init__(self, path: str, request: maker.Request, log: LogLines | None, made: maker.Made) -> None:
+    def __init__(
+        self, path: str, request: maker.Request, log: LogLines | None, made: maker.Made, listener: socket.socket
+    ) -> None:
         self._folder = path
         self._request = request
         self._log = log
         self._made = made
         self._pid = made.pid
         self._loop = Loop(self._note_failure)
-        self._control = Control(self._loop, path, made.listener, self, self._describe, self._on_alone)
+        self._control = Control(self._loop, path, listener, self, self._describe, self._on_alone)
         self._waiters = Waiters(self._loop)
         self._made_engine: Engine | None = None
         self._session = Session(self._loop, request["io"], log, self._detached, self._stop_when_idle)
@@ -78,7 +86,7 @@ class Shim:
         self._deleted = False
         self._deletions: list[Request] = []
 
-    def run(self, connection: int) -> None:
+    def run(self, daemon: socket.socket) -> None:
         """Until the container was deleted."""
         made = self._made
         self._watch_children()
@@ -88,7 +96,7 @@ class Shim:
         for fd in made.resolver:
             self._loop.watch(fd, READ, lambda events: self._serve_names())
         self._set_status("created")
-        self._control.adopt(socket.socket(fileno=connection))
+        self._control.adopt(daemon)
         try:
             self._loop.run()
         except BaseException:

@@ -14,10 +14,10 @@ import signal
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from wharfie.shim.engine import Engine, Streams
-from wharfie.shim.folder import REQUEST, write
+from wharfie.shim.folder import REQUEST, remove, write
 from wharfie.shim.process import serve
 from wharfie.shim.protocol import send
 from wharfie.shim.system import PR_SET_CHILD_SUBREAPER, prctl
@@ -25,14 +25,13 @@ from wharfie.spi.log import LogSink, Stream
 
 ROUNDS = 12
 """The interpreter looks at a function after eight calls, and needs a few more for what is in it."""
-_SECONDS = 10
-"""After which what is left of a rehearsal ends, whatever became of the zygote."""
 
 
 def rehearse(path: str) -> None:
-    """Play in the folder `path`, which is made and removed. Leaves descriptors open. Errors: OSError."""
+    """Play in the folder `path`, which is made and removed. Leaves descriptors open. Any error: shims work all the same."""
     handler = signal.getsignal(signal.SIGCHLD)
     bundle = Path(f"{path}-bundle")
+    remove(path)  # of a zygote that was killed in the middle
     bundle.mkdir(mode=0o700, exist_ok=True)
     try:
         (bundle / "config.json").write_text('{"process": {}}')
@@ -43,7 +42,8 @@ def rehearse(path: str) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, handler)
         prctl(PR_SET_CHILD_SUBREAPER, 0)
-        (bundle / "config.json").unlink()
+        remove(path)
+        (bundle / "config.json").unlink(missing_ok=True)
         bundle.rmdir()
 
 
@@ -56,7 +56,7 @@ def _play(path: str, bundle: str) -> None:
         "options": {},
         "rootfs": [],
         "io": {
-            "stdin": False,
+            "stdin": True,
             "stdin_once": False,
             "terminal": False,
             "size": None,
@@ -72,6 +72,16 @@ def _play(path: str, bundle: str) -> None:
         serve(path, connection.detach())
 
 
+def _wait(streams: Streams) -> NoReturn:
+    """Until killed, or until nobody is left who could: then the input ends."""
+    for number, fd in enumerate((streams.stdin, streams.stdout)):
+        os.dup2(fd, number)
+    os.closerange(2, os.sysconf("SC_OPEN_MAX"))
+    os.write(1, b"line\n")
+    os.read(0, 1)
+    os._exit(0)
+
+
 class _Silence(LogSink):
     def write(self, stream: Stream, data: memoryview, time_ns: int, partial: bool) -> None:
         pass
@@ -81,15 +91,12 @@ class _Silence(LogSink):
 
 
 class _Actor(Engine):
-    """Its container is a process that waits to be killed."""
+    """Its container is a process that says a line and waits to be killed."""
 
     def create(self, rootfs: Path, streams: Streams) -> int:
         pid = os.fork()
         if pid == 0:
-            signal.alarm(_SECONDS)
-            os.write(streams.stdout, b"line\n")
-            while True:
-                signal.pause()
+            _wait(streams)
         return pid
 
     def start(self) -> None:

@@ -31,6 +31,8 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    """A line of passwd."""
+
     name: str
     uid: int
     gid: int
@@ -39,6 +41,8 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
+    """A line of group."""
+
     name: str
     gid: int
     members: tuple[str, ...]

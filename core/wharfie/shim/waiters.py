@@ -10,6 +10,8 @@ from wharfie.shim.loop import PEER_ENDED, Loop
 
 @dataclass(slots=True)
 class _Waiter:
+    """A client, and what to write around the exit code."""
+
     connection: socket.socket
     before: bytes
     after: bytes

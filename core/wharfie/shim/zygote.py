@@ -11,6 +11,7 @@ A message is one datagram with one descriptor, the daemon's connection to the sh
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -46,14 +47,12 @@ def main(channel_fd: int, stage: str, modules: list[str]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for module in modules:
         _load(module, ())
-    try:
+    with contextlib.suppress(Exception):  # no space, or whatever: shims that were not rehearsed are only larger
         rehearse(stage)
-    except OSError:  # no space, perhaps: shims work all the same
-        pass
     set_name("wharfie-zygote")
     gc.collect()  # what still holds a descriptor must not close somebody else's later
     _close_all_but(channel_fd)
-    pages.settle()
+    settled = False
     channel = socket.socket(fileno=channel_fd)
     channel.set_inheritable(False)
     while True:
@@ -65,7 +64,11 @@ def main(channel_fd: int, stage: str, modules: list[str]) -> None:
         fd = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
         if data[0] == _LOAD:
             _load_all(data, fd)
+            settled = False
         else:
+            if not settled:
+                pages.settle()
+                settled = True
             try:
                 pid = os.fork()
             except OSError as error:
@@ -115,7 +118,6 @@ def _load(module: str, folders: tuple[str, ...]) -> None:
         raise DriverError(
             f"{module}: cannot be imported by a shim's bare interpreter: {type(error).__name__}: {error}"
         ) from error
-    gc.freeze()
 
 
 def _become_shim(data: bytes, fd: int) -> None:
