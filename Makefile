@@ -14,7 +14,7 @@ space   := $(empty) $(empty)
 DEBS    := python3-venv nftables libnftables1 iproute2 busybox-static ca-certificates
 DEBS    += docker-registry skopeo umoci podman openssl procps apache2-utils
 DEBS    += runc crun runsc tini
-DEBS    += e2fsprogs util-linux
+DEBS    += e2fsprogs btrfs-progs util-linux
 
 .PHONY: demo test check bench setup deps
 

@@ -183,7 +183,7 @@ def test_validate(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--storage-driver", "btrfs"], "there is no storage driver of this name"),
+        (["--storage-driver", "zfs"], "there is no storage driver of this name"),
         (["-H", "http://x"], "expected unix://PATH"),
         (["-H", "unix://relative"], "absolute path"),
         (["-H", "tcp://h:port"], "expected tcp://ADDRESS:PORT"),

@@ -44,6 +44,8 @@ _OURS: Mapping[tuple[str, str], str] = {
     ("log", "journald"): "wharfie-log-journald",
     ("authz", "policy"): "wharfie-authz-policy",
     ("volume", "loop"): "wharfie-volume-loop",
+    ("storage", "vfs"): "wharfie-storage-vfs",
+    ("storage", "btrfs"): "wharfie-storage-btrfs",
     ("ipam", "reserved"): "wharfie-ipam-reserved",
 }
 """Where this project's own drivers are, for the message of a core that stands alone."""
