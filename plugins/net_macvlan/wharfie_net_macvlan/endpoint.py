@@ -129,8 +129,8 @@ def _delete(attachment: Attachment, mark: str) -> None:
 
 
 def _ours(link: Any, attachment: Attachment, mark: str) -> bool:
-    """Does the interface carry our mark? The kernel takes it only after the interface is there: one made by a daemon that was
-    killed in between has none, and is known by its kind and hardware address."""
+    """Does the interface carry our mark? The kernel takes it only after the interface is there: one made by a daemon that
+    was killed in between has none, and is known by its kind and hardware address."""
     found = link.get_attr("IFLA_IFALIAS")
     kind = (link.get_attr("IFLA_LINKINFO") or {}).get("IFLA_INFO_KIND")
     return found == mark or (not found and kind == "macvlan" and link.get_attr("IFLA_ADDRESS") == attachment.mac)
