@@ -213,7 +213,8 @@ class BtrfsDriver(StorageDriver):
             with _opened(self._staging) as staging, _explained(f"make a subvolume in {self._staging}"):
                 if begin is None:
                     subvolumes.create(staging, folder.name)
-                    (folder / "files").mkdir(mode=0o755)
+                    (folder / "files").mkdir()
+                    (folder / "files").chmod(0o755)  # whatever the umask
                 else:
                     with _opened(begin) as below:
                         subvolumes.snapshot(below, staging, folder.name)
