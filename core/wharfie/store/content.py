@@ -19,7 +19,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,13 @@ class ContentStore:
                     path.unlink()
                     freed += size
         return freed
+
+    def drop_leftovers(self, digests: Iterable[str]) -> None:
+        """Remove what is left of these downloads, unless they are under way."""
+        with self._lock, _disk():
+            for name in map(_hex, digests):
+                if name not in self._open:
+                    (self._ingest / name).unlink(missing_ok=True)
 
     def set_aside(self, digest: str) -> None:
         """Turn a blob that nobody needs into what is left of a download: a pull that wants it again finds it there."""

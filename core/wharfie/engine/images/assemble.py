@@ -73,6 +73,8 @@ class Assembler:
             kept = self.catalog.wanted_blobs()
             lost = [blob for blob in blobs if blob not in kept]
             await (self.set_aside(lost) if aside else self.remove_blobs(lost))
+            if not aside:  # what came of the others before one of them turned out wrong
+                await self.run(self.content.drop_leftovers, lost)
 
     async def admit(self, reference: str, manifest: bytes) -> None:
         """Ask the hook plugins. Errors: Forbidden (one denies it), Unavailable (a required one is missing or failed)."""
