@@ -318,6 +318,7 @@ def test_close_ends_the_trash_between_two_folders(image, monkeypatch) -> None:
         remove(folder, name)
 
     monkeypatch.setattr(nodes, "remove", slowly)
+    monkeypatch.setattr(trash, "CLOSING_SECONDS", 0.01)
     image.driver.remove("k")
     assert begun.wait(10)
     closing = threading.Thread(target=image.driver.close)

@@ -24,6 +24,9 @@ SHORT_OF_BYTES = 1 << 30
 SHORT_OF_INODES = 50_000
 """With less than this free, nobody goes on before the trash is empty."""
 
+CLOSING_SECONDS = 2.0
+"""How long the end of the daemon may wait for the trash."""
+
 
 class Trash:
     """The folder and its thread, which runs only while there is something to do. Safe for threads."""
@@ -44,9 +47,11 @@ class Trash:
         self.take_up()
 
     def close(self) -> None:
-        """End the thread, at the folder that it is at; what is left waits for the next `open`."""
-        self._call.cancel()
+        """End the thread: a little rest is still removed, more waits for the next `open`."""
         thread = self._thread
+        if thread is not None:
+            thread.join(timeout=CLOSING_SECONDS)
+        self._call.cancel()
         if thread is not None:
             thread.join()
 
