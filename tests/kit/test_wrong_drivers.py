@@ -16,7 +16,7 @@ from wharfie.kit.rules import Group, rules_of
 from wharfie.kit.running import run
 
 KINDS = os.environ.get("KIT_KINDS", "volume network storage ipam log authz registry runtime").split()
-EACH = 1 if os.environ.get("KIT_CROSS") == "all" else 6
+EACH = 1 if os.environ.get("KIT_CROSS") == "all" else 40
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="rooms with namespaces need root")
 
@@ -24,11 +24,14 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="rooms with namespaces
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_correct_toy_keeps_every_rule(kind, tmp_path):
     contract = toy_class(kind, tmp_path)
-    outcomes = {made.id: run(contract, made) for made in rules_of(contract).values()}
+    # The others are our own drivers under another name: their crashes are tried where they are.
+    crash = "sample" if kind == "volume" else "none"
+    outcomes = {made.id: run(contract, made, crash=crash) for made in rules_of(contract).values()}
     broken = {
         name: outcome.message + outcome.detail
         for name, outcome in outcomes.items()
-        if outcome.status in ("failed", "not tried")
+        if outcome.status == "failed"
+        or (outcome.status == "not tried" and rules_of(contract)[name].group is not Group.CRASH)
     }
     assert not broken
     # What a rule says that it calls, it calls: the coverage of methods is made of that.

@@ -95,7 +95,7 @@ class RuntimeContract(Contract[RuntimeDriver]):
         finally:
             driver.delete(id, force=True)
 
-    def ended(self, id: str, exec_id: str = "", *, seconds: float = 15) -> Exit:
+    def ended(self, id: str, exec_id: str = "", *, seconds: float = 8) -> Exit:
         """The exit that the driver told of, waiting for it."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -237,7 +237,7 @@ class RuntimeContract(Contract[RuntimeDriver]):
 
     @rule(
         "A missing program is InvalidArgument in Docker's words, and nothing is left.",
-        methods="create start containers",
+        methods="create containers",
         source=DOCKER,
     )
     def test_run_05(self, rig: Rig[Runtime], driver: Runtime) -> None:
@@ -251,7 +251,7 @@ class RuntimeContract(Contract[RuntimeDriver]):
             driver.delete(f"c{len(words[0])}", force=True)
         require(not driver.containers(), "after a refused create there is a container")
 
-    @rule("A file that may not be executed is InvalidArgument in Docker's words.", methods="create start", source=DOCKER)
+    @rule("A file that may not be executed is InvalidArgument in Docker's words.", methods="create", source=DOCKER)
     def test_run_06(self, rig: Rig[Runtime], driver: Runtime) -> None:
         with refused(InvalidArgument, "a container of a file without the right to execute it", naming="permission denied"):
             self.create(driver, "c", "/etc/text")
@@ -425,7 +425,7 @@ class RuntimeContract(Contract[RuntimeDriver]):
 
     @rule("A signal to everyone reaches all processes of the container.", methods="signal")
     def test_run_21(self, rig: Rig[Runtime], driver: Runtime) -> None:
-        script = "trap 'exit 9' USR1; echo > /data/ready; while :; do sleep 0.05; done"
+        script = "trap 'echo > /data/got' USR1; echo > /data/ready; while :; do sleep 0.05; done"
         with self.running(driver, "c", "sh", "-c", script):
             self._appears("c", "ready")
             driver.exec("c", "e", process("sleep", "600"), Io())
@@ -433,7 +433,7 @@ class RuntimeContract(Contract[RuntimeDriver]):
             driver.signal("c", signal.SIGUSR1, everyone=True)
             code = self.ended("c", "e").code
             require(code == 128 + signal.SIGUSR1, f"a signal to everyone did not reach the exec, it ended with {code}")
-            require(self.ended("c").code == 9, "a signal to everyone did not reach the first process")
+            self._appears("c", "got")
 
     @rule(
         "pause freezes all processes and resume thaws them.",
@@ -484,7 +484,7 @@ class RuntimeContract(Contract[RuntimeDriver]):
     @rule(
         "A container outlives the daemon: a new instance finds it, and hears of its end.",
         group=Group.ORDER,
-        methods="open containers state",
+        methods="open state",
         capability="survives-daemon",
     )
     def test_run_26(self, rig: Rig[Runtime], driver: Runtime) -> None:

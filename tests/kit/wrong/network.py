@@ -23,6 +23,7 @@ WRONG = (
             ip("link", "add", "br-plan", "type", "bridge")
             return super().plan(draft)
         """,
+        also="NET-23",
     ),
     override(
         "NET-03",
@@ -69,7 +70,7 @@ WRONG = (
     joining(
         "NET-09",
         'ip("route", "del", "default", path=path)',
-        also="NET-11",
+        also="NET-11 NET-19",
     ),
     joining(
         "NET-10",
@@ -138,6 +139,7 @@ WRONG = (
             given = {**network.options, "com.docker.network.bridge.enable_icc": "false"}
             super().create_network(replace(network, options=given))
         """,
+        also="NET-25",
     ),
     joining(
         "NET-18",

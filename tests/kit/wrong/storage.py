@@ -172,7 +172,8 @@ WRONG = (
         "STO-22",
         """
         def diff(self, key, out):
-            (self.root(key) / "added").write_bytes(b"other")
+            if key in self._records:
+                (self.root(key) / "added").write_bytes(b"other")
             super().diff(key, out)
         """,
     ),
