@@ -69,13 +69,14 @@ def test_a_sinks_module_takes_part_in_the_rehearsal(house: House, tmp_path: Path
 
 
 def test_what_a_killed_zygote_left_of_its_rehearsal(house: House) -> None:
-    stage = house.base / "run" / ".rehearsal"
-    stage.mkdir()
+    run = house.base / "run"
+    for name in (".rehearsal-4999999", ".rehearsal-4999999-bundle"):
+        (run / name).mkdir()
     for name in ("shim.sock", "request.json"):
-        (stage / name).touch()
+        (run / ".rehearsal-4999999" / name).touch()
     assert house.driver.containers() == []
     house.create("one", "true")
-    assert [path.name for path in (house.base / "run").iterdir()] == ["one"]
+    assert [path.name for path in run.iterdir()] == ["one"]
 
 
 def test_the_zygote_imports_nothing_that_acts_at_a_fork() -> None:

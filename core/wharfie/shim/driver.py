@@ -207,15 +207,13 @@ class ShimRuntime(RuntimeDriver):
         states = []
         for folder in self._folders():
             name = folder.name
+            answer = answers.get(name)
             try:
-                answer = answers.get(name)
-                if answer is None:
-                    states.append(self._recorded_state(name))
-                else:
-                    left = max(0.0, end - time.monotonic())
-                    states.append(_state(name, wait(answer, left, f"shim of container {name}")))
-            except Unavailable:
-                states.append(self._recorded_state(name))
+                try:
+                    state = wait(answer, max(0.0, end - time.monotonic()), f"shim of container {name}") if answer else None
+                except Unavailable:
+                    state = None
+                states.append(self._recorded_state(name) if state is None else _state(name, state))
             except NotFound:  # deleted meanwhile
                 pass
         return states

@@ -18,7 +18,6 @@ from wharfie.spi.errors import DriverError, Unavailable
 
 SERVE = b"S"
 CLEAN = b"C"
-_STAGE = ".rehearsal"  # no container's id
 _IMPORT = 5.0
 _MFD_EXEC = 0x10  # Linux 6.3 and later want to be told; earlier ones refuse the flag
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -74,7 +73,7 @@ class Zygote:
     def __init__(self, module: str, run: Path) -> None:
         """`module`: the engine's. `run`: the folder of the containers' folders."""
         self._module = module
-        self._stage = str(run / _STAGE)
+        self._run = run
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
@@ -142,7 +141,7 @@ class Zygote:
         words = [interpreter(), "-I", "-S", "-X", "utf8", "-c", _BOOT]
         try:
             self._process = subprocess.Popen(
-                [*words, str(theirs.fileno()), self._stage, self._module, *folders],
+                [*words, str(theirs.fileno()), str(self._run), self._module, *folders],
                 executable=f"/proc/self/fd/{image}",
                 pass_fds=(theirs.fileno(), image),
                 stdin=subprocess.DEVNULL,

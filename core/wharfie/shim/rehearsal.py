@@ -23,16 +23,19 @@ from wharfie.shim.protocol import send
 from wharfie.shim.system import PR_SET_CHILD_SUBREAPER, prctl
 from wharfie.spi.log import LogSink, Stream
 
+_PREFIX = ".rehearsal-"  # no container's id begins like this
+_BUNDLE = "-bundle"
 ROUNDS = 12
 """The interpreter looks at a function after eight calls, and needs a few more for what is in it."""
 
 
-def rehearse(path: str) -> None:
-    """Play in the folder `path`, which is made and removed. Leaves descriptors open. Any error: shims work all the same."""
+def rehearse(run: str) -> None:
+    """Play in a folder in `run`, which is made and removed. Leaves descriptors open. Any error: shims work all the same."""
     handler = signal.getsignal(signal.SIGCHLD)
-    bundle = Path(f"{path}-bundle")
-    remove(path)  # of a zygote that was killed in the middle
-    bundle.mkdir(mode=0o700, exist_ok=True)
+    _sweep(run)
+    path = f"{run}/{_PREFIX}{os.getpid()}"
+    bundle = Path(f"{path}{_BUNDLE}")
+    bundle.mkdir(mode=0o700)
     try:
         (bundle / "config.json").write_text('{"process": {}}')
         for _ in range(ROUNDS):
@@ -42,8 +45,23 @@ def rehearse(path: str) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, handler)
         prctl(PR_SET_CHILD_SUBREAPER, 0)
-        remove(path)
-        (bundle / "config.json").unlink(missing_ok=True)
+        _remove(path)
+
+
+def _sweep(run: str) -> None:
+    """What zygotes left that were killed on the stage. A killed daemon's may still be playing."""
+    for entry in sorted(Path(run).iterdir()):
+        name = entry.name
+        pid = name.removeprefix(_PREFIX).removesuffix(_BUNDLE)
+        if name.startswith(_PREFIX) and not Path(f"/proc/{pid}").exists():
+            _remove(f"{run}/{_PREFIX}{pid}")
+
+
+def _remove(path: str) -> None:
+    remove(path)
+    bundle = Path(f"{path}{_BUNDLE}")
+    (bundle / "config.json").unlink(missing_ok=True)
+    if bundle.exists():
         bundle.rmdir()
 
 

@@ -35,8 +35,8 @@ _SERVE, _LOAD = b"SL"
 _DEFAULT = int(signal.SIG_DFL)
 
 
-def main(channel_fd: int, stage: str, modules: list[str]) -> None:
-    """`channel_fd`: a SOCK_SEQPACKET socket. `stage`: a folder to make for the rehearsal. `modules`: what else to import
+def main(channel_fd: int, run: str, modules: list[str]) -> None:
+    """`channel_fd`: a SOCK_SEQPACKET socket. `run`: the folder of the containers' folders. `modules`: what else to import
     before the first job."""
     # Nothing of an engine's memory or descriptors is for a container's eyes, not even in the moment before execve.
     prctl(PR_SET_DUMPABLE, 0)
@@ -48,7 +48,7 @@ def main(channel_fd: int, stage: str, modules: list[str]) -> None:
     for module in modules:
         _load(module, ())
     with contextlib.suppress(Exception):  # no space, or whatever: shims that were not rehearsed are only larger
-        rehearse(stage)
+        rehearse(run)
     set_name("wharfie-zygote")
     gc.collect()  # what still holds a descriptor must not close somebody else's later
     _close_all_but(channel_fd)
