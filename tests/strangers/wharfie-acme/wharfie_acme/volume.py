@@ -9,6 +9,7 @@ A volume comes and goes by one rename, so that it is whole or absent whenever th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -85,7 +86,11 @@ class AcmeVolumes(VolumeDriver):
         return Volume(name=name, mountpoint=folder / "data", created=told["created"], options=told["options"])
 
     def volumes(self) -> Sequence[Volume]:
-        return [self.get(folder.name) for folder in sorted(self._volumes.iterdir())]
+        found = []
+        for folder in sorted(self._volumes.iterdir()):
+            with contextlib.suppress(NotFound):  # removed since the folder was listed
+                found.append(self.get(folder.name))
+        return found
 
     def mount(self, name: str, mount_id: str) -> Path:
         self.get(name)
