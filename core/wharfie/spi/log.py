@@ -3,7 +3,9 @@
 The model
     A log driver has two halves. The *driver* runs in the daemon: it validates the options of a container and reads its
     log. The *sink* runs in the shim beside the container: it is given each piece of output and writes it. The shim is a
-    bare interpreter, so a sink's module imports nothing but the standard library and this module, at import or later.
+    bare interpreter, so a sink's module imports nothing but the standard library and this module, at import or later. It
+    may have a function `rehearse()`, which the process that shims are forked from calls a few times: let it write a line
+    that goes nowhere, and each shim is some tens of kilobytes smaller.
 
 The words
     plan         turn the user's `--log-opt`s into the sink's options, or refuse them
