@@ -62,6 +62,10 @@ class Contract(Generic[D]):
     def world(self, rig: Rig[D]) -> None:
         """Make what the driver finds on its host (a parent interface, a peer). Called in the room, before the driver."""
 
+    def mark(self) -> str:
+        """What the names of the control groups that the driver makes contain; empty: it makes none."""
+        return ""
+
     @classmethod
     def tidy(cls) -> None:
         """Take away what a room's end does not (control groups)."""
@@ -261,12 +265,12 @@ class Contract(Generic[D]):
         for _ in range(2):  # twice: what a library keeps after its first use is no leak
             with other.opened() as made:
                 self.life(other, made, 1)
-        before = leaks.snapshot(other.state, other.run, mark=other.instance)
+        before = leaks.snapshot(other.state, other.run, mark=self.mark())
         for _ in range(2):
             with other.opened() as made:
                 for number in range(3):
                     self.life(other, made, number)
-        new = rig.settle(lambda: leaks.more(before, leaks.snapshot(other.state, other.run, mark=other.instance)))
+        new = rig.settle(lambda: leaks.more(before, leaks.snapshot(other.state, other.run, mark=self.mark())))
         require(not new, f"after close {new}")
 
     @rule(
@@ -386,7 +390,9 @@ class Contract(Generic[D]):
                         self._kill(rig, operation, at_line=-1, after=after, again=again)
 
     def _kernel(self, rig: Rig[D]) -> Mapping[str, frozenset[str]]:
-        return leaks.anywhere(leaks.kernel(rig.state, rig.run), FOLDER=str(rig.folder), INSTANCE=rig.instance)
+        return leaks.anywhere(
+            leaks.kernel(rig.state, rig.run, mark=self.mark()), FOLDER=str(rig.folder), INSTANCE=rig.instance
+        )
 
     def _kill(
         self, rig: Rig[D], operation: Operation[D], *, at_line: int, after: float = -1.0, again: bool = True

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
+from wharfie.kit.room import fork
 from wharfie.spi.driver import Driver
 
 D = TypeVar("D", bound=Driver[Any])
@@ -77,7 +78,7 @@ def in_child(driver: Callable[[], D], operation: Operation[D], *, at_line: int =
     """Open a driver in a child, prepare, run the operation, and kill the child at the `at_line`-th line or `after` seconds;
     with neither, let it go to its end and die without a close."""
     reading, writing = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         os.close(reading)
         try:

@@ -38,10 +38,10 @@ def snapshot(*folders: Path, mark: str = "") -> Mapping[str, frozenset[str]]:
     }
 
 
-def kernel(*folders: Path) -> Mapping[str, frozenset[str]]:
+def kernel(*folders: Path, mark: str = "") -> Mapping[str, frozenset[str]]:
     """Only what outlives a killed daemon: kernel objects and files."""
-    full = snapshot(*folders)
-    return {name: full[name] for name in ("mounts", "links", "firewall", "files")}
+    full = snapshot(*folders, mark=mark)
+    return {name: full[name] for name in ("mounts", "links", "firewall", "cgroups", "files")}
 
 
 def anywhere(found: Mapping[str, frozenset[str]], **names: str) -> Mapping[str, frozenset[str]]:

@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
+from wharfie.kit.room import fork
 from wharfie.spi.registry import MANIFEST_LIMIT
 
 USER, PASSWORD = "kit", "secret"
@@ -64,7 +65,7 @@ class Peer:
 
 
 def _fork(server: ThreadingHTTPServer, other: str) -> int:
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         _Handler.other = other
         _Handler.blobs = {digest(BLOB): BLOB}

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from wharfie.kit.room import fork
 from wharfie.kit.rules import NotTried
 from wharfie.shim.netns import within
 from wharfie.shim.system import CLONE_NEWNET, unshare
@@ -22,7 +23,7 @@ class Place:
 
     def __init__(self) -> None:
         ready, told = os.pipe()
-        self.pid = os.fork()
+        self.pid = fork()
         if self.pid == 0:
             unshare(CLONE_NEWNET)
             os.write(told, b"1")

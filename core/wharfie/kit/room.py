@@ -18,6 +18,7 @@ import struct
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -48,12 +49,20 @@ class Outcome:
     value: Any = None
 
 
+def fork() -> int:
+    """os.fork, without the warning that newer Pythons give a process with threads: what is forked here never touches a lock
+    that such a thread may hold."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 def run_apart(work: Callable[[], Any], *, seconds: float, namespaces: bool) -> Outcome:
     """`work()` in a room, killed with everything it started after `seconds`. What it returns must be picklable."""
     reading, writing = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    keeper = os.fork()
+    keeper = fork()
     if keeper == 0:
         os.close(reading)
         _leave(lambda: _keep(work, writing, namespaces=namespaces))
@@ -107,7 +116,7 @@ def _keep(work: Callable[[], Any], writing: int, *, namespaces: bool) -> None:
     if namespaces:
         unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWPID)
         mount("none", "/", "", MS_REC | MS_PRIVATE)
-    first = os.fork()
+    first = fork()
     if first == 0:
         # The first process of a process namespace: with it all others end, however deep the driver has hidden them.
         _leave(lambda: _first(work, writing, namespaces=namespaces))
@@ -123,7 +132,7 @@ def _first(work: Callable[[], Any], writing: int, *, namespaces: bool) -> None:
     else:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.setsid()
-    worker = os.fork()
+    worker = fork()
     if worker == 0:
         _leave(lambda: _work(work, writing))
     os.close(writing)

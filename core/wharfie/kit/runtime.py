@@ -3,6 +3,7 @@ tried."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from wharfie.kit.contract import Contract
 from wharfie.kit.crash import Operation
 from wharfie.kit.rig import Rig
 from wharfie.kit.rules import DOCKER, OCI, Group, refused, require, rule, succeeds
-from wharfie.shim.cgroups import prune
+from wharfie.shim.cgroups import ROOT, hierarchies
 from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, WharfieError
 from wharfie.spi.runtime import (
     AttachRequest,
@@ -61,9 +62,17 @@ class RuntimeContract(Contract[RuntimeDriver]):
         rig.folder.chmod(0o755)
         rig.scratch.chmod(0o755)
 
+    def mark(self) -> str:
+        return f"/{self.PARENT}/"
+
     @classmethod
     def tidy(cls) -> None:
-        prune(cls.PARENT)
+        """The room's end was the end of its processes, their groups stay when a rule failed half-way."""
+        for root in hierarchies().values() or [ROOT]:
+            parent = Path(root, cls.PARENT)
+            for folder, _, _ in os.walk(parent, topdown=False):
+                with contextlib.suppress(OSError):
+                    Path(folder).rmdir()
 
     def create(
         self,
@@ -159,7 +168,8 @@ class RuntimeContract(Contract[RuntimeDriver]):
 
         def repair(driver: Runtime, memo: object) -> None:
             for state in driver.containers():
-                driver.state(state.id)
+                with contextlib.suppress(NotFound):  # what the killed daemon asked for last may go on
+                    driver.state(state.id)
 
         def clear(driver: Runtime, memo: object) -> None:
             driver.delete("c", force=True)
