@@ -134,3 +134,13 @@ def test_without_a_contract_the_kit_costs_nothing(pytester):
     result = pytester.runpytest_subprocess("-q")
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*conformance*")
+
+
+def test_without_root_a_room_has_no_namespaces_and_kinds_that_need_them_are_not_tried(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    contract = toy_class("volume", tmp_path)
+    outcomes = [run(contract, made, crash="none") for made in rules_of(contract).values() if made.id.startswith("VOL")]
+    assert {outcome.status for outcome in outcomes} == {"passed", "not offered"}
+    network = toy_class("network", tmp_path)
+    outcome = run(network, rules_of(network)["NET-01"])
+    assert (outcome.status, outcome.message) == ("not tried", "it needs root, for namespaces of its own")
