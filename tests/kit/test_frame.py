@@ -144,3 +144,9 @@ def test_without_root_a_room_has_no_namespaces_and_kinds_that_need_them_are_not_
     network = toy_class("network", tmp_path)
     outcome = run(network, rules_of(network)["NET-01"])
     assert (outcome.status, outcome.message) == ("not tried", "it needs root, for namespaces of its own")
+
+
+def test_the_same_rules_over_the_process_border(pytester):
+    options = ["--wharfie-driver", "ipam.default", "--wharfie-isolated"]
+    result = pytester.runpytest_inprocess("-q", *options, "-k", "ipa_05 or ipa_15 or drv_01")
+    result.stdout.fnmatch_lines(["*2 passed, 1 not offered*", "*DRV-01*it looks into the driver's own process*"])
