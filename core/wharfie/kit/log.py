@@ -253,7 +253,7 @@ class LogContract(Contract[LogDriver]):
         found = [*reader.read(100)]
         for begin in range(5, 25, 5):
             box.write(pieces(5, begin=begin))
-            end = time.monotonic() + 5
+            end = time.monotonic() + 3
             while len(found) < begin + 5 and time.monotonic() < end:
                 select.select([reader.fileno()], [], [], 1)
                 found += reader.read(100)
@@ -277,7 +277,7 @@ class LogContract(Contract[LogDriver]):
         reader = driver.open_reader(container, planned, LogQuery(follow=True, tail=2))
         found = [*reader.read(100)]
         box.write(pieces(3, begin=10))
-        end = time.monotonic() + 5
+        end = time.monotonic() + 3
         while len(found) < 5 and time.monotonic() < end:
             select.select([reader.fileno()], [], [], 1)
             found += reader.read(100)

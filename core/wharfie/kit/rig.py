@@ -117,7 +117,7 @@ class Rig(Generic[D]):
             if driver._open:  # type: ignore[attr-defined]  # of the watch; the rule itself may have closed it
                 driver.close()
 
-    def settle(self, left: Callable[[], T], *, seconds: float = 5.0) -> T:
+    def settle(self, left: Callable[[], T], *, seconds: float = 3.0) -> T:
         """What is left in the end: the first empty value of `left()`, or its last one when the time is over."""
         end = time.monotonic() + seconds
         while True:

@@ -139,7 +139,7 @@ WRONG = (
         "RUN-19",
         """
         def signal(self, id, signal, *, exec_id="", everyone=False):
-            super().signal(id, signal, everyone=everyone)
+            super().signal(id, 9 if exec_id else signal, exec_id=exec_id, everyone=everyone)
         """,
     ),
     succeeding("RUN-20", "signal", "Conflict"),
@@ -147,7 +147,7 @@ WRONG = (
         "RUN-21",
         """
         def signal(self, id, signal, *, exec_id="", everyone=False):
-            super().signal(id, signal, exec_id=exec_id)
+            super().signal(id, 9 if everyone else signal, exec_id=exec_id, everyone=everyone)
         """,
     ),
     override("RUN-22", "def resume(self, id):\n    pass\n"),

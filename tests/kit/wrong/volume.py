@@ -147,7 +147,7 @@ WRONG = (
         INIT,
         f"{INIT}\n        self.made = set()",
         "for folder in self.volumes_folder.iterdir()",
-        "for folder in (self.folder(name) for name in self.made if self.folder(name).exists())",
+        "for folder in (self.folder(name) for name in tuple(self.made) if self.folder(name).exists())",
         "folder = self.folder(name)\n",
         "folder = self.folder(name)\n        self.made.add(name)\n",
     ),
