@@ -50,8 +50,8 @@ def path_stat(daemon, ref, path):
 @pytest.fixture(params=["running", "stopped", "paused"])
 def container(daemon, name, request):
     script = (
-        "mkdir /work /work/sub; echo one > /work/one; ln -s one /work/link; ln -s /work /way; ln -s /nowhere /dangling;"
-        "ln -s ../../../../../../etc/passwd /up; chmod 4711 /work/one; mkfifo /work/pipe 2>/dev/null;"
+        "mkdir /made /made/sub; echo one > /made/one; ln -s one /made/link; ln -s /made /way; ln -s /nowhere /dangling;"
+        "ln -s ../../../../../../etc/passwd /up; chmod 4711 /made/one; mkfifo /made/pipe 2>/dev/null;"
         "echo v > /data/v; echo ready; exec sleep 600"
     )
     daemon.docker("run", "-d", "--name", name, "-v", f"{name}-vol:/data", "busybox", "sh", "-c", script)
@@ -66,11 +66,11 @@ def container(daemon, name, request):
 
 
 def test_out(daemon, container, tmp_path):
-    daemon.docker("cp", f"{container}:/work", tmp_path / "new")
+    daemon.docker("cp", f"{container}:/made", tmp_path / "new")
     assert (tmp_path / "new/one").read_text() == "one\n"
     assert (tmp_path / "new/link").readlink() == Path("one")
     assert (tmp_path / "new/one").stat().st_mode & 0o7777 == 0o4711
-    daemon.docker("cp", f"{container}:/work/.", tmp_path)
+    daemon.docker("cp", f"{container}:/made/.", tmp_path)
     assert (tmp_path / "one").exists()
     daemon.docker("cp", f"{container}:/way/one", tmp_path / "through")
     assert (tmp_path / "through").read_text() == "one\n"
@@ -86,12 +86,12 @@ def test_in(daemon, container, tmp_path):
     (tmp_path / "tree/deep").mkdir(parents=True)
     (tmp_path / "tree/deep/leaf").write_text("leaf")
     os.chown(tmp_path / "file", 1234, 2345)
-    daemon.docker("cp", tmp_path / "file", f"{container}:/work/")
+    daemon.docker("cp", tmp_path / "file", f"{container}:/made/")
     daemon.docker("cp", tmp_path / "file", f"{container}:/way/renamed")
-    daemon.docker("cp", tmp_path / "tree", f"{container}:/work/sub")
+    daemon.docker("cp", tmp_path / "tree", f"{container}:/made/sub")
     daemon.docker("cp", f"{tmp_path}/tree/.", f"{container}:/data")
-    daemon.docker("cp", "-", f"{container}:/work", stdin=tar_of(("piped", b"p")))
-    found = names(daemon.run_docker("cp", f"{container}:/work/.", "-").stdout)
+    daemon.docker("cp", "-", f"{container}:/made", stdin=tar_of(("piped", b"p")))
+    found = names(daemon.run_docker("cp", f"{container}:/made/.", "-").stdout)
     assert {"./file", "./renamed", "./piped", "./sub/tree/deep/leaf"} <= found.keys()
     assert (found["./file"].uid, found["./file"].gid) == (1234, 2345)
     assert "v" in names(daemon.run_docker("cp", f"{container}:/data/v", "-").stdout)
@@ -99,11 +99,11 @@ def test_in(daemon, container, tmp_path):
 
 
 def test_stat(daemon, container):
-    found = path_stat(daemon, container, "/work/one")
+    found = path_stat(daemon, container, "/made/one")
     assert (found["name"], found["size"], found["mode"]) == ("one", 4, 1 << 23 | 0o711)
-    assert path_stat(daemon, container, "/work")["mode"] == 1 << 31 | 0o755
-    link = path_stat(daemon, container, "/work/link")
-    assert (link["mode"], link["linkTarget"]) == (1 << 27 | 0o777, "/work/one")
+    assert path_stat(daemon, container, "/made")["mode"] == 1 << 31 | 0o755
+    link = path_stat(daemon, container, "/made/link")
+    assert (link["mode"], link["linkTarget"]) == (1 << 27 | 0o777, "/made/one")
     assert path_stat(daemon, container, "/up")["linkTarget"] == "/etc/passwd"
     assert path_stat(daemon, container, "/dangling")["linkTarget"] == "/nowhere"
     assert path_stat(daemon, container, "/way")["mode"] & 1 << 27
@@ -114,16 +114,16 @@ def test_stat(daemon, container):
 
 
 def test_refusals(daemon, container):
-    assert put(daemon, container, "/work/one", tar_of(("x", b"x")))[1]["message"] == "extraction point is not a directory"
+    assert put(daemon, container, "/made/one", tar_of(("x", b"x")))[1]["message"] == "extraction point is not a directory"
     assert put(daemon, container, "/nowhere", tar_of(("x", b"x")))[0] == 404
-    status, answer = put(daemon, container, "/work", b"no tar" * 1000)
+    status, answer = put(daemon, container, "/made", b"no tar" * 1000)
     assert (status, answer["message"][:31]) == (500, "archive/tar: invalid tar header")
     folder, file = tar_of(("one", b"", {"type": tarfile.DIRTYPE})), tar_of(("sub", b"x"))
     for archive, kind in ((folder, "non-directory"), (file, "directory")):
-        status, answer = put(daemon, container, "/work", archive, noOverwriteDirNonDir="true")
+        status, answer = put(daemon, container, "/made", archive, noOverwriteDirNonDir="true")
         assert (status, answer["message"].partition(' "')[0]) == (500, f"cannot overwrite {kind}")
     for name in ("../x", "a/../../x"):
-        assert put(daemon, container, "/work", tar_of((name, b"x")))[0] == 500
+        assert put(daemon, container, "/made", tar_of((name, b"x")))[0] == 500
         assert path_stat(daemon, container, "/x") == 404
 
 
@@ -203,12 +203,12 @@ def test_read_only(daemon, name):
 
 def test_export_and_diff(daemon, container):
     found = names(daemon.run_docker("export", container).stdout)
-    assert "work/one" in found
+    assert "made/one" in found
     assert "data" in found
     assert "data/v" not in found
     assert not any(name.startswith(("proc/", "sys/")) for name in found)
     changed = daemon.docker("diff", container).splitlines()
-    assert {"A /work", "A /work/one", "A /way"} <= set(changed)
+    assert {"A /made", "A /made/one", "A /way"} <= set(changed)
     assert not any(word in line for line in changed for word in ("/etc", "/dev", "/proc", "/sys"))
 
 

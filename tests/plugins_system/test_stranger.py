@@ -85,10 +85,11 @@ def test_volumes(acme, tmp_path: Path):
         assert (await acme.call(VolumeDriver.usage, "data")).inodes == 1
         await drivers.close()
 
-        (tmp_path / "state/volume/acme/work/half-made").mkdir()  # as a killed daemon leaves it
+        half_made = tmp_path / "state" / "volume" / "acme" / "work"
+        (half_made / "half-made").mkdir()  # as a killed daemon leaves it
         drivers = house(tmp_path)
         acme = await drivers.get(VolumeDriver, "acme")
-        assert not list((tmp_path / "state/volume/acme/work").iterdir())
+        assert not list(half_made.iterdir())
         assert [volume.name for volume in await acme.call(VolumeDriver.volumes)] == ["data"]
         faults = await acme.call(VolumeDriver.reconcile, {"data": frozenset({"c1"}), "lost": frozenset({"c2"})})
         assert [fault.object for fault in faults] == ["lost"]

@@ -2,7 +2,7 @@
 
     <state>/volumes/NAME/volume.json   what `create` was told
     <state>/volumes/NAME/data          the volume itself
-    <state>/work/                      half-made and half-removed volumes; emptied by `open`
+    <state>/work                       half-made and half-removed volumes; emptied by `open`
 
 A volume comes and goes by one rename, so that it is whole or absent whenever the daemon is killed.
 """
