@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from wharfie.shim.signals import status_mask
 from wharfie.spi.errors import InvalidArgument
 from wharfie_runtime_native.constants import (
     PR_CAP_AMBIENT,
@@ -14,7 +15,7 @@ from wharfie_runtime_native.constants import (
     PR_CAPBSET_DROP,
     PR_CAPBSET_READ,
 )
-from wharfie_runtime_native.syscalls import capset, prctl, status_mask
+from wharfie_runtime_native.syscalls import capset, prctl
 
 # linux/capability.h, by number
 NAMES: Final = (

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from wharfie.shim.engine import Streams
+from wharfie.shim.signals import default_signals
 from wharfie.spi.errors import InvalidArgument
 from wharfie_runtime_native import capabilities, channel, devices, process, reaper, rootfs, seccomp, sysctls, terminal
 from wharfie_runtime_native.cgroups.base import Cgroup
@@ -185,7 +186,7 @@ def start_over(end: socket.socket, streams: Streams, *keep: int) -> None:
     """Shed what a forked child has of the shim: its signals, session, and all descriptors but `keep`."""
     gc.disable()  # an object of the shim that is collected here would close a number that is somebody else's by now
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    process.default_signals()
+    default_signals()
     os.setsid()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     process.redirect(*(null if fd < 0 else fd for fd in (streams.stdin, streams.stdout, streams.stderr)))

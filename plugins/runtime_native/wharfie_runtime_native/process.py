@@ -24,7 +24,7 @@ from wharfie_runtime_native.constants import (
     PR_SET_PDEATHSIG,
 )
 from wharfie_runtime_native.errors import reason
-from wharfie_runtime_native.syscalls import close_range, prctl, rt_sigaction_default, status_mask
+from wharfie_runtime_native.syscalls import close_range, prctl
 from wharfie_runtime_native.syscalls import seccomp as seccomp_call
 
 _LAST_FD: Final = 0xFFFFFFFF
@@ -107,17 +107,6 @@ def _limit(entry: Mapping[str, Any]) -> tuple[str, int, int]:
     if soft > hard:
         raise InvalidArgument(f"process.rlimits: {name} has soft {soft} above hard {hard}")
     return name, soft, hard
-
-
-def default_signals() -> None:
-    """What the shim ignores or blocks (Python ignores SIGPIPE) would be inherited over execve; handlers are not. A daemon
-    that make started has even signals 32 and 33 ignored."""
-    signal.set_wakeup_fd(-1)
-    ignored = status_mask("SigIgn")
-    for number in range(1, signal.NSIG):
-        if ignored >> (number - 1) & 1:
-            rt_sigaction_default(number)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def set_oom_score_adj(value: int | None) -> None:

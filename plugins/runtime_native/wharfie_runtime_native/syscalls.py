@@ -14,8 +14,8 @@ from wharfie_runtime_native.constants import AT_EMPTY_PATH, LINUX_CAPABILITY_VER
 
 # Numbers from asm-generic/unistd.h; calls since Linux 5.0 have one number everywhere, the older ones are listed twice.
 _NUMBERS: Final = {
-    "x86_64": {"capset": 126, "keyctl": 250, "pivot_root": 155, "rt_sigaction": 13, "seccomp": 317, "bpf": 321},
-    "aarch64": {"capset": 91, "keyctl": 219, "pivot_root": 41, "rt_sigaction": 134, "seccomp": 277, "bpf": 280},
+    "x86_64": {"capset": 126, "keyctl": 250, "pivot_root": 155, "seccomp": 317, "bpf": 321},
+    "aarch64": {"capset": 91, "keyctl": 219, "pivot_root": 414, "seccomp": 277, "bpf": 280},
 }
 MACHINES: Final = tuple(_NUMBERS)
 # An unknown machine gets -1, which the kernel answers with ENOSYS; the driver's `check` says so before.
@@ -29,7 +29,6 @@ NR_MOVE_MOUNT: Final = 429
 NR_OPENAT2: Final = 437
 NR_OPEN_TREE: Final = 428
 NR_PIVOT_ROOT: Final = _HERE["pivot_root"]
-NR_RT_SIGACTION: Final = _HERE["rt_sigaction"]
 NR_SECCOMP: Final = _HERE["seccomp"]
 
 
@@ -60,16 +59,6 @@ class SockFilter(ctypes.Structure):
 
 class SockFprog(ctypes.Structure):
     _fields_ = (("len", ctypes.c_uint16), ("filter", ctypes.c_char_p))
-
-
-class SigAction(ctypes.Structure):
-    # The kernel's own form (asm/signal.h), not libc's; all zero is the default action.
-    _fields_ = (
-        ("handler", ctypes.c_void_p),
-        ("flags", ctypes.c_ulong),
-        ("restorer", ctypes.c_void_p),
-        ("mask", ctypes.c_uint64),
-    )
 
 
 class Statfs(ctypes.Structure):
@@ -123,13 +112,6 @@ def umount2(target: str, flags: int) -> None:
 def pivot_root(new_root: str, put_old: str) -> None:
     if _call(NR_PIVOT_ROOT, new_root.encode(), put_old.encode()) < 0:
         oserror("pivot_root", new_root)
-
-
-def rt_sigaction_default(number: int) -> None:
-    """The default action for a signal, also for 32 and 33, which glibc keeps to itself and sigaction(2) of it refuses."""
-    action = SigAction()
-    if _call(NR_RT_SIGACTION, number, ctypes.byref(action), None, ctypes.c_size_t(8)) < 0:
-        oserror("rt_sigaction", str(number))
 
 
 def openat2(fd: int, path: str, flags: int, resolve: int) -> int:
@@ -229,14 +211,3 @@ def bpf(command: int, attributes: bytes | bytearray) -> int:
     if isinstance(attributes, bytearray):
         attributes[:] = buffer.raw
     return result
-
-
-def status_mask(name: str) -> int:
-    """A mask of bits of this process: "SigIgn", "CapPrm" … of /proc/self/status (proc(5)). On the host's side only."""
-    fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = os.read(fd, 8192)
-    finally:
-        os.close(fd)
-    _, found, rest = text.partition(f"\n{name}:".encode())
-    return int(rest.split(None, 1)[0], 16) if found else 0

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
+from wharfie.shim.signals import default_signals
 from wharfie.shim.system import CLONE_NEWNS, MNT_DETACH, MS_PRIVATE, PR_SET_PDEATHSIG, mount, prctl, umount2, unshare
 from wharfie.spi.errors import Unavailable
 
@@ -78,12 +79,7 @@ class Binary:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:
                 os._exit(127)
-            signal.set_wakeup_fd(-1)
-            # What the shim ignores (as every Python process SIGPIPE) would be ignored by the container's program, too.
-            for number in signal.valid_signals():
-                if signal.getsignal(number) == signal.SIG_IGN:
-                    signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            default_signals()
             if self.refuses_hybrid and Path(_V2_TREE, "cgroup.controllers").exists():
                 _hide_v2_tree()
             if stdio is None:

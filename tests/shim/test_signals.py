@@ -7,17 +7,15 @@ import sys
 
 # glibc keeps 32 and 33 to itself; make, which starts programs by posix_spawn(3), hands them down ignored.
 PROGRAM = """
-import ctypes, os, signal
-from wharfie_runtime_native import process, syscalls
-ignore = syscalls.SigAction(handler=1)
+import signal
+from wharfie.shim import signals
 for number in (32, 33, 34):
-    result = syscalls.libc.syscall(syscalls.NR_RT_SIGACTION, number, ctypes.byref(ignore), None, ctypes.c_size_t(8))
-    assert result == 0
+    signals.set_action(number, signals.SigAction(handler=1))
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-before = syscalls.status_mask("SigIgn")
+before = signals.status_mask("SigIgn")
 assert before >> 31 & 0b111 == 0b111, hex(before)
-process.default_signals()
-print(syscalls.status_mask("SigIgn"))
+signals.default_signals()
+print(signals.status_mask("SigIgn"))
 """
 
 
