@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final
 from wharfie.shim import cgroups
 from wharfie.shim.driver import ShimRuntime
 from wharfie.spi.driver import Problem
+from wharfie_runtime_native import features
 from wharfie_runtime_native.engine import CACHE_OPTION
 from wharfie_runtime_native.syscalls import MACHINES
 
@@ -56,3 +57,6 @@ class NativeDriver(ShimRuntime):
 
     def status(self) -> Sequence[tuple[str, str]]:
         return (("Cgroup Version", cgroups.version().removeprefix("v")),)
+
+    def features(self) -> Mapping[str, Any]:
+        return features.features()

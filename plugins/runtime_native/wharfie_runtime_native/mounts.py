@@ -97,6 +97,9 @@ PROPAGATION: Final = {
     "runbindable": MS_UNBINDABLE | MS_REC,
 }
 
+OPTIONS: Final = frozenset(("bind", "rbind", *_FLAGS, *(f"r{name}" for name in _FLAGS), *_FILE_SYSTEM_FLAGS, *PROPAGATION))
+"""Options that mean something here; all others are the file system's own."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountEntry:

@@ -18,7 +18,7 @@ from wharfie_runtime_native.process import ProcessSpec
 
 _FORMAT: Final = "1"
 """Changes with the compiler: files made by another one are not found."""
-_FLAGS: Final = {"SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
+FLAGS: Final = {"SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
 
 
 def with_filter(spec: ProcessSpec, rules: Mapping[str, Any] | None, cache: Path | None) -> ProcessSpec:
@@ -27,7 +27,7 @@ def with_filter(spec: ProcessSpec, rules: Mapping[str, Any] | None, cache: Path 
         return spec
     flags = 0
     for name in rules.get("flags") or ():
-        flags |= _FLAGS.get(name, 0)
+        flags |= FLAGS.get(name, 0)
     return dataclasses.replace(spec, filter=_program(rules, cache), filter_flags=flags)
 
 

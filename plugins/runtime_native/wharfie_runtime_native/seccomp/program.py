@@ -30,6 +30,7 @@ _RETURNS: Final = {
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
+ACTIONS: Final = frozenset(_RETURNS)
 _WITH_NUMBER: Final = frozenset(("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"))
 _KILL_PROCESS: Final = _RETURNS["SCMP_ACT_KILL_PROCESS"]
 _PERMISSIVE: Final = frozenset((_RETURNS["SCMP_ACT_ALLOW"], _RETURNS["SCMP_ACT_LOG"]))
@@ -82,6 +83,7 @@ _ARCHES: Final = {
     "SCMP_ARCH_X86": Arch(0x40000003, "x86", False),
     "SCMP_ARCH_AARCH64": Arch(0xC00000B7, "aarch64", True),
 }
+ARCHITECTURES: Final = frozenset((*_ARCHES, "SCMP_ARCH_X32"))
 _X32: Final = Arch(0xC000003E, "x32", True)
 _NATIVE: Final = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 
@@ -258,6 +260,8 @@ _TESTS: Final[Mapping[str, tuple[Sequence[tuple[int, str, str]], tuple[int, str,
     "SCMP_CMP_LE": (((_JGT, "no", "go"), (_JEQ, "go", "yes")), (_JGT, "no", "yes")),
     "SCMP_CMP_MASKED_EQ": (((_JEQ, "go", "no"),), (_JEQ, "yes", "no")),
 }
+
+OPERATORS: Final = frozenset(_TESTS)
 
 
 def _test(condition: Condition, *, narrow: bool, rest: int) -> Code:
