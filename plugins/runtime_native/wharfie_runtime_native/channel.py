@@ -23,8 +23,13 @@ _SECONDS: Final = 20
 def pair() -> tuple[socket.socket, socket.socket]:
     """Parent's and child's end, both close-on-exec. The limit of time is the socket's: it goes along to another process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _SECONDS, 0))
+    limit(ours)
     return ours, theirs
+
+
+def limit(end: socket.socket) -> None:
+    """Let no reading from this end take longer than a step may."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _SECONDS, 0))
 
 
 def is_closed(end: socket.socket) -> bool:

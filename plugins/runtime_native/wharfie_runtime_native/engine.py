@@ -18,6 +18,7 @@ from wharfie_runtime_native.cgroups.base import Cgroup
 from wharfie_runtime_native.constants import CLONE_NEWPID, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE
 from wharfie_runtime_native.exec import Exec
 from wharfie_runtime_native.init import Init
+from wharfie_runtime_native.manner import Manner
 from wharfie_runtime_native.namespaces import Namespaces
 from wharfie_runtime_native.syscalls import prctl, setns, unshare
 
@@ -29,6 +30,8 @@ CACHE_OPTION: Final = "cache"
 
 class NativeEngine(Engine):
     """One container by system calls."""
+
+    manner = Manner()
 
     def __init__(self, id: str, bundle: str, spec: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         super().__init__(id, bundle, spec, options)
@@ -50,7 +53,7 @@ class NativeEngine(Engine):
 
     def create(self, rootfs: Path, streams: Streams) -> int:
         spaces = self._namespaces
-        init = Init(self.id, self.spec, rootfs, streams, self._cgroup, self._cache)
+        init = Init(self.id, self.spec, rootfs, streams, self._cgroup, self._cache, self.manner)
         ours, theirs = channel.pair()
         pid, grouped = 0, False
         try:
@@ -62,6 +65,7 @@ class NativeEngine(Engine):
             if "user" in spaces.new:
                 pid = self._map_users(ours, pid)
             channel.expect(ours, "ready")
+            self._channel = self._hand_over(ours, pid)
         except BaseException:
             ours.close()
             if pid:
@@ -69,8 +73,12 @@ class NativeEngine(Engine):
             if grouped:
                 self._cgroup.delete()
             raise
-        self._pid, self._channel = pid, ours.detach()
+        self._pid = pid
         return pid
+
+    def _hand_over(self, ours: socket.socket, pid: int) -> int:
+        """What is left to do with a container that is ready; the descriptor on which the word to go will be given."""
+        return ours.detach()
 
     def keep(self) -> Sequence[int]:
         return (self._channel,)
@@ -125,7 +133,8 @@ class NativeEngine(Engine):
         except ProcessLookupError:
             raise Conflict(f"container {self.id} is not running") from None
         try:
-            child = Exec(self.id, process, seccomp, streams, self._cgroup, self._cache, pidfd, spaces & ~CLONE_NEWPID)
+            spaces_of_child = spaces & ~CLONE_NEWPID
+            child = Exec(self.id, process, seccomp, streams, self._cgroup, self._cache, pidfd, spaces_of_child, self.manner)
             ours, theirs = channel.pair()
             with ours:
                 try:

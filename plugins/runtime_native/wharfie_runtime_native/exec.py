@@ -15,8 +15,10 @@ from typing import Any, NoReturn
 from wharfie.shim.engine import Streams
 from wharfie_runtime_native import capabilities, channel, process, seccomp, terminal
 from wharfie_runtime_native.cgroups.base import Cgroup
+from wharfie_runtime_native.constants import PR_SET_PDEATHSIG
 from wharfie_runtime_native.init import keyring, settle, start_over
-from wharfie_runtime_native.syscalls import setns
+from wharfie_runtime_native.manner import Manner
+from wharfie_runtime_native.syscalls import prctl, setns
 
 
 class Exec:
@@ -32,6 +34,7 @@ class Exec:
         cache: Path | None,
         pidfd: int,
         namespaces: int,
+        manner: Manner,
     ) -> None:
         """`pidfd`: of the container's first process. `namespaces`: CLONE_NEW… flags of what to share with it."""
         self._id = id
@@ -42,15 +45,17 @@ class Exec:
         self._cgroup = cgroup
         self._pidfd = pidfd
         self._namespaces = namespaces
+        self._manner = manner
 
     def run(self, end: socket.socket) -> NoReturn:
         """In the forked child."""
         try:
-            start_over(end, self._streams, self._pidfd)
+            start_over(end, self._streams, self._pidfd, preserve=self._manner.preserve)
             spec = process.parse(self._process)
             capabilities.check(spec.capabilities, capabilities.held())
             spec = seccomp.with_filter(spec, self._seccomp, self._cache)
-            keyring(self._id)
+            if self._manner.keyring:
+                keyring(self._id)
             self._cgroup.join()
             process.set_oom_score_adj(spec.oom_score_adj)
             setns(self._pidfd, self._namespaces)
@@ -60,7 +65,9 @@ class Exec:
             os.umask(spec.umask)
             process.set_limits(spec.limits)
             program = settle(spec)
-            process.close_others()
+            process.close_others(self._manner.preserve)
+            if self._manner.outlive:
+                prctl(PR_SET_PDEATHSIG, 0)
             process.seal(spec)
             process.execute(spec, program)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the shim has to hear of it

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from wharfie.shim.engine import Streams
 from wharfie.shim.signals import default_signals
 from wharfie.spi.errors import InvalidArgument
-from wharfie_runtime_native import capabilities, channel, devices, process, reaper, rootfs, seccomp, sysctls, terminal
+from wharfie_runtime_native import capabilities, channel, devices, gate, process, reaper, rootfs, seccomp, sysctls, terminal
 from wharfie_runtime_native.cgroups.base import Cgroup
 from wharfie_runtime_native.constants import (
     CLONE_NEWPID,
@@ -31,6 +31,7 @@ from wharfie_runtime_native.constants import (
     PR_SET_PDEATHSIG,
 )
 from wharfie_runtime_native.errors import reason
+from wharfie_runtime_native.manner import Manner
 from wharfie_runtime_native.namespaces import enter, loopback_up, open_joined
 from wharfie_runtime_native.plan import Plan, parse
 from wharfie_runtime_native.process import ProcessSpec
@@ -49,7 +50,14 @@ class Init:
     """One container's first process. `run` does not return."""
 
     def __init__(
-        self, id: str, spec: Mapping[str, Any], rootfs: Path, streams: Streams, cgroup: Cgroup, cache: Path | None
+        self,
+        id: str,
+        spec: Mapping[str, Any],
+        rootfs: Path,
+        streams: Streams,
+        cgroup: Cgroup,
+        cache: Path | None,
+        manner: Manner,
     ) -> None:
         """Costs next to nothing: what `run` makes of `spec` is memory of the child's, not of the shim's."""
         self._id = id
@@ -58,18 +66,20 @@ class Init:
         self._streams = streams
         self._cgroup = cgroup
         self._cache = cache
+        self._manner = manner
 
     def run(self, end: socket.socket) -> NoReturn:
         """In the forked child."""
         try:
-            start_over(end, self._streams)
+            start_over(end, self._streams, self._manner.gate, self._manner.lock, preserve=self._manner.preserve)
             plan = parse(self._spec)
             capabilities.check(plan.process.capabilities, capabilities.held())
             self._cgroup.create()
             channel.send(end, group=True)
             self._cgroup.apply(plan.resources)
             self._cgroup.join()
-            keyring(self._id)
+            if self._manner.keyring:
+                keyring(self._id)
             process.set_oom_score_adj(plan.process.oom_score_adj)
             spec = seccomp.with_filter(plan.process, plan.seccomp, self._cache)
             joined = open_joined(plan.namespaces)
@@ -80,10 +90,10 @@ class Init:
             identify(plan)
             slave = self._build_root(plan)
             program = self._get_ready(spec, slave)
-            self._change_parents(end)
+            end = self._change_parents(end)
             if plan.init:
-                reaper.run(end, spec, program)
-            process.close_others()
+                reaper.run(end, spec, program, self._manner)
+            process.close_others(self._manner.preserve)
             process.seal(spec)
             process.execute(spec, program)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the shim has to hear of it
@@ -113,15 +123,29 @@ class Init:
         if not end.recv(1):
             os._exit(1)
 
-    def _change_parents(self, end: socket.socket) -> None:
-        """Say that all is ready, and wait for the word to go. Meanwhile the maker ends, which is no reason to die, and the
-        shim is the parent. Should it end, so does the channel."""
+    def _change_parents(self, end: socket.socket) -> socket.socket:
+        """Say that all is ready, and wait for the word to go; where an error of execve is to be told. Meanwhile the maker
+        ends, which is no reason to die, and the shim is the parent. Should it end, so does the channel."""
+        if self._manner.outlive:
+            return self._outlive(end)
         prctl(PR_SET_PDEATHSIG, 0)
         channel.send(end, ready=True)
         self._wait(end)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if channel.is_closed(end):
             os._exit(1)
+        return end
+
+    def _outlive(self, end: socket.socket) -> socket.socket:
+        """The same without a shim: once the maker has recorded what it made, nobody's end is this process's. Until then it
+        dies with the maker, so that at each moment there is either a record of a whole container, or no process."""
+        channel.send(end, ready=True)
+        self._wait(end)
+        prctl(PR_SET_PDEATHSIG, 0)
+        end.close()  # which tells the maker that it may go
+        if self._manner.lock >= 0:
+            os.close(self._manner.lock)
+        return gate.wait(self._manner.gate)
 
     def _build_root(self, plan: Plan) -> int:
         """Mount everything and move in; the terminal's slave, or -1."""
@@ -146,7 +170,7 @@ class Init:
         root.make_read_only(plan.read_only)
         root.mask(plan.masked, null)
         os.close(null)
-        root.pivot(read_only=plan.root_read_only, propagation=plan.root_propagation)
+        root.enter(pivot=self._manner.pivot, read_only=plan.root_read_only, propagation=plan.root_propagation)
         os.umask(plan.process.umask)
         return slave
 
@@ -182,8 +206,9 @@ def identify(plan: Plan) -> None:
     sysctls.write(plan.sysctls)
 
 
-def start_over(end: socket.socket, streams: Streams, *keep: int) -> None:
-    """Shed what a forked child has of the shim: its signals, session, and all descriptors but `keep`."""
+def start_over(end: socket.socket, streams: Streams, *keep: int, preserve: int = 0) -> None:
+    """Shed what a forked child has of its maker: signals, session, and all descriptors but `keep` and those that are to be
+    inherited. Nothing was made yet, so it ends here when the maker has."""
     gc.disable()  # an object of the shim that is collected here would close a number that is somebody else's by now
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     default_signals()
@@ -191,12 +216,14 @@ def start_over(end: socket.socket, streams: Streams, *keep: int) -> None:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     process.redirect(*(null if fd < 0 else fd for fd in (streams.stdin, streams.stdout, streams.stderr)))
     # A client's connection that stayed open here would not end for the client when the shim closes it.
-    first = 3
-    for kept in sorted(fd for fd in (end.fileno(), streams.console, *keep) if fd >= 3):
+    first = 3 + preserve
+    for kept in sorted(fd for fd in (end.fileno(), streams.console, *keep) if fd >= first):
         if kept > first:
             close_range(first, kept - 1, 0)
         first = kept + 1
     close_range(first, 0xFFFFFFFF, 0)
+    if channel.is_closed(end):  # before the death signal was asked for
+        os._exit(1)
 
 
 def keyring(id: str) -> None:

@@ -253,9 +253,10 @@ def become(spec: ProcessSpec) -> None:
         prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
-def close_others() -> None:
-    """Leave exactly 0, 1 and 2 to the program; the rest, known to us or not, closes at execve (CVE-2016-9962)."""
-    close_range(3, _LAST_FD, CLOSE_RANGE_CLOEXEC)
+def close_others(preserve: int = 0) -> None:
+    """Leave exactly 0, 1 and 2 to the program, and as many more as it was promised; the rest, known to us or not, closes
+    at execve (CVE-2016-9962)."""
+    close_range(3 + preserve, _LAST_FD, CLOSE_RANGE_CLOEXEC)
 
 
 def seal(spec: ProcessSpec) -> None:

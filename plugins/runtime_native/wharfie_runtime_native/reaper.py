@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 
 from wharfie_runtime_native import channel, process
 from wharfie_runtime_native.constants import PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_PDEATHSIG
+from wharfie_runtime_native.manner import Manner
 from wharfie_runtime_native.process import ProcessSpec
 from wharfie_runtime_native.syscalls import close_range, prctl, prctl_name
 
@@ -24,7 +25,7 @@ _OWN: Final = frozenset(
 _TERMINAL: Final = frozenset((signal.SIGTTIN, signal.SIGTTOU))
 
 
-def run(end: socket.socket, spec: ProcessSpec, program: str) -> NoReturn:
+def run(end: socket.socket, spec: ProcessSpec, program: str, manner: Manner) -> NoReturn:
     """Fork the program and stay until it ends."""
     prctl_name(PR_SET_NAME, _NAME)
     wanted = signal.valid_signals() - _OWN - _TERMINAL - {signal.SIGKILL, signal.SIGSTOP}
@@ -35,7 +36,7 @@ def run(end: socket.socket, spec: ProcessSpec, program: str) -> NoReturn:
     if child == 0:
         try:
             _become_leader()
-            process.close_others()
+            process.close_others(manner.preserve)
             process.seal(spec)
             process.execute(spec, program)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the shim has to hear of it
@@ -45,7 +46,7 @@ def run(end: socket.socket, spec: ProcessSpec, program: str) -> NoReturn:
     close_range(3, 0xFFFFFFFF, 0)
     process.seal(spec)
     prctl(PR_SET_DUMPABLE, 0)
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, 0 if manner.outlive else signal.SIGKILL)
     os._exit(_serve(child, wanted))
 
 

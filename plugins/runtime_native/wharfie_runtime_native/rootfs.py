@@ -244,8 +244,19 @@ class Root:
         """A descriptor of a path in the root as it is now mounted."""
         return open_in_root(self.fd, path)
 
-    def pivot(self, *, read_only: bool, propagation: int) -> None:
-        """Make this the root directory, with nothing of the old one left."""
+    def enter(self, *, pivot: bool, read_only: bool, propagation: int) -> None:
+        """Make this the root directory, with nothing of the old one left; without `pivot` the old one is covered."""
+        if pivot:
+            self._pivot()
+        else:
+            self._move()
+        os.close(self.fd)
+        if read_only:
+            mount_setattr(AT_FDCWD, "/", 0, attr_set=MOUNT_ATTR_RDONLY)
+        if propagation:
+            mount_setattr(AT_FDCWD, "/", AT_RECURSIVE if propagation & MS_REC else 0, propagation=propagation & ~MS_REC)
+
+    def _pivot(self) -> None:
         old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         os.fchdir(self.fd)
         # pivot_root(2), NOTES: the old root is stacked on the new one, where it can be reached by its descriptor.
@@ -254,11 +265,13 @@ class Root:
         umount2(".", MNT_DETACH)
         os.chdir("/")
         os.close(old)
-        os.close(self.fd)
-        if read_only:
-            mount_setattr(AT_FDCWD, "/", 0, attr_set=MOUNT_ATTR_RDONLY)
-        if propagation:
-            mount_setattr(AT_FDCWD, "/", AT_RECURSIVE if propagation & MS_REC else 0, propagation=propagation & ~MS_REC)
+
+    def _move(self) -> None:
+        """Put the root over the host's, and be in it. What was mounted on the host's stays underneath, unreachable."""
+        os.fchdir(self.fd)
+        move_mount(AT_FDCWD, ".", AT_FDCWD, "/", 0)
+        os.chroot(".")
+        os.chdir("/")
 
 
 def open_null() -> int:
