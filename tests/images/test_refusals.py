@@ -61,8 +61,9 @@ def test_a_plugin_denies_an_image(with_house, make, liar, monkeypatch) -> None:
     async def work(house) -> None:
         asked = []
 
-        async def deny(reference, digest, manifest) -> None:
+        async def deny(reference, digest, manifest, index, repository) -> None:
             assert digest == make.digest(manifest)
+            assert (repository is not None) == reference.startswith(server.address)
             asked.append(reference)
             raise Forbidden("denied")
 

@@ -44,6 +44,7 @@ def driver_settings(config: DaemonConfig) -> DriverSettings:
     """What `wharfie.plugins` is told. Errors: InvalidArgument naming the key."""
     return DriverSettings(
         drivers=driver_sections(config),
+        plugins=config.plugins,
         disabled=frozenset(config.disabled_plugins),
         required=frozenset(config.required_plugins),
     )
@@ -75,8 +76,18 @@ async def _check_drivers(config: DaemonConfig, settings: DriverSettings, invento
                 if (kind, name) in given:
                     raise InvalidArgument(f"{refusal.cause}. {refusal.remedy}") from None
                 log.warning("%s. %s", refusal.cause, refusal.remedy)
+        await _check_plugins(config, hooks)
     finally:
         hooks.close()
+
+
+async def _check_plugins(config: DaemonConfig, hooks: Hooks) -> None:
+    """Those that have settings. Errors: InvalidArgument."""
+    if config.plugins:
+        await hooks.load()
+    for row in hooks.states():
+        if row.name in config.plugins and row.cause:
+            raise InvalidArgument(f"{row.cause}. {row.remedy}")
 
 
 async def _check(settings: DriverSettings, inventory: Inventory, hooks: Hooks, kind: str, name: str) -> None:

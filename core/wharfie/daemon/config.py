@@ -143,6 +143,7 @@ class DaemonConfig(BaseModel):
     registry_driver: Text = "oci"
     registries: dict[str, Text] = {}
     drivers: dict[str, dict[str, Any]] = {}
+    plugins: dict[str, dict[str, Any]] = {}
     disabled_plugins: list[str] = []
     required_plugins: list[str] = []
 

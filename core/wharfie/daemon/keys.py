@@ -93,6 +93,7 @@ KEYS: tuple[Key, ...] = (
     Key("registry-driver", Kind.TEXT, "Driver of registries that `registries` does not name"),
     Key("registries", Kind.PAIRS, "Registry driver by HOST[:PORT]", flag="-"),
     Key("drivers", Kind.OBJECT, flag="-"),
+    Key("plugins", Kind.OBJECT, flag="-"),
     Key("disabled-plugins", Kind.TEXTS, flag="-"),
     Key("required-plugins", Kind.TEXTS, flag="-"),
     # The default network

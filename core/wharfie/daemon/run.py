@@ -41,7 +41,7 @@ DATA_MODE = 0o710
 EXEC_MODE = 0o711
 """Others may reach a socket in it whose path they know."""
 
-_RELOADABLE = frozenset({"debug", "log_level"})
+_RELOADABLE = frozenset({"debug", "log_level", "plugins"})
 
 
 def run(load: Load, config_file: Path) -> int:
@@ -161,6 +161,10 @@ class _Daemon:
                 log.warning("%s has changed; that takes effect at the next start", name.replace("_", "-"))
         logs.set_level(fresh.log_level, debug=fresh.debug)
         LEAK_WATCH.wanted += fresh.debug - self._config.debug
+        if "plugins" in changed:
+            task = asyncio.get_running_loop().create_task(engine.drivers.hooks.reconfigure(fresh.plugins))
+            engine.background.add(task)
+            task.add_done_callback(engine.background.discard)
         applied = {name: getattr(fresh, name) for name in changed if name in _RELOADABLE}
         self._config = self._config.model_copy(update=applied)
         engine.events.emit("daemon", "reload", engine.settings.instance, {"name": socket.gethostname()})

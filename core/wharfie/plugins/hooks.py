@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pluggy
@@ -19,19 +19,20 @@ from wharfie.plugins.failure import describe
 from wharfie.plugins.feed import Feed
 from wharfie.plugins.inventory import HOOK, Entry, Inventory, core_version
 from wharfie.plugins.loader import choose, import_object
-from wharfie.plugins.settings import DriverSettings
+from wharfie.plugins.settings import DriverSettings, validate_plugin
 from wharfie.plugins.states import DriverState, Refusal, State
 from wharfie.plugins.supervisor import Supervisor
 from wharfie.spi.driver import ContainerFacts, Deadline, Driver, Problem
 from wharfie.spi.errors import Conflict, Forbidden, Unavailable, WharfieError
-from wharfie.spi.hooks import PROJECT, Adjustment, Denial, Event, HookSpecs
+from wharfie.spi.hooks import PROJECT, Adjustment, Denial, Event, HookSpecs, Repository
 
 _LOG = logging.getLogger(__name__)
 _WORKERS = 4
 _IMPORT = Deadline(total=30)
 _DEADLINES: Mapping[str, Deadline] = {
     "adjust_container": Deadline(total=5),
-    "admit_image": Deadline(total=10),
+    "configure": Deadline(total=10),
+    "admit_image": Deadline(total=60),  # it may ask a registry
     "find_driver": Deadline(total=5),
     "known_drivers": Deadline(total=2),
     "doctor_checks": Deadline(total=5),
@@ -42,7 +43,9 @@ _DEADLINES: Mapping[str, Deadline] = {
 class _Plugin:
     entry: Entry
     supervisor: Supervisor
+    found: object
     feed: Feed | None = None
+    refusal: Refusal | None = None  # of its settings; it is asked nothing until they are corrected
 
 
 class Hooks:
@@ -63,6 +66,15 @@ class Hooks:
         if self._loading is None:
             self._loading = asyncio.get_running_loop().create_task(self._load_all())
         await asyncio.shield(self._loading)
+
+    async def reconfigure(self, plugins: Mapping[str, Mapping[str, Any]]) -> None:
+        """Other settings hold from now on. Raises nothing that a plugin does; what became of each is in `states`."""
+        await self.load()
+        before = self._settings.plugins
+        self._settings = replace(self._settings, plugins=plugins)
+        for name, plugin in self._plugins.items():
+            if before.get(name) != plugins.get(name):
+                await self._configure(plugin)
 
     def on_event(self, event: Event) -> None:
         """Hand an event to every plugin that wants it; never blocks."""
@@ -94,10 +106,18 @@ class Hooks:
             mounts.extend(answer.mounts)
         return Adjustment(env=env, annotations=annotations, mounts=tuple(mounts))
 
-    async def admit_image(self, reference: str, digest: str, manifest: bytes) -> None:
+    async def admit_image(
+        self, reference: str, digest: str, manifest: bytes, index: str = "", repository: Repository | None = None
+    ) -> None:
         """Raises Forbidden when a plugin denies the image, Unavailable when a required plugin is missing or failed."""
         await self._require()
-        arguments = {"reference": reference, "digest": digest, "manifest": manifest}
+        arguments = {
+            "reference": reference,
+            "digest": digest,
+            "manifest": manifest,
+            "index": index,
+            "repository": repository,
+        }
         for plugin, answer in await self._ask("admit_image", arguments, Denial):
             raise Forbidden(f"the use of image {reference} is denied by {plugin.entry.title}: {answer.reason}")
 
@@ -139,7 +159,7 @@ class Hooks:
         for (kind, name), entries in self._inventory.entries().items():
             if kind == HOOK:
                 rows.append(self._state(name, entries[0]))
-        missing = sorted(self._settings.required - {row.name for row in rows})
+        missing = sorted(self._required - {row.name for row in rows})
         rows += [
             DriverState(
                 kind=HOOK,
@@ -169,6 +189,8 @@ class Hooks:
         elif name in self._plugins:
             circuit = self._plugins[name].supervisor.circuit
             state, cause = (State.FAILING, circuit.cause) if circuit.open else (State.OPEN, "")
+            if (refused := self._plugins[name].refusal) is not None:
+                state, cause, remedy = refused.state, refused.cause, refused.remedy
         return DriverState(
             kind=HOOK,
             name=name,
@@ -194,25 +216,49 @@ class Hooks:
     async def _load_one(self, entry: Entry) -> None:
         supervisor = Supervisor(entry, _WORKERS)
 
-        def work() -> Refusal | None:
+        def work() -> object:
             try:
-                self._register(entry, import_object(entry))
+                found = import_object(entry)
+                self._register(entry, found)
             except Refusal as refusal:
                 return refusal
-            return None
+            return found
 
         try:
-            refusal = await supervisor.run("import", work, _IMPORT)
+            found = await supervisor.run("import", work, _IMPORT)
         except WharfieError as error:
-            refusal = Refusal(State.BROKEN, error.message, _remedy(entry))
-        if refusal is not None:
+            found = Refusal(State.BROKEN, error.message, _remedy(entry))
+        if isinstance(found, Refusal):
             supervisor.close()
-            raise refusal
-        plugin = _Plugin(entry, supervisor)
+            raise found
+        plugin = _Plugin(entry, supervisor, found)
+        await self._configure(plugin)
         for implementation in self._manager.hook.on_event.get_hookimpls():
             if implementation.plugin_name == entry.name:
                 plugin.feed = Feed(entry.title, _deliver(implementation))
         self._plugins[entry.name] = plugin
+
+    async def _configure(self, plugin: _Plugin) -> None:
+        """Hand a plugin its part of daemon.json. Settings that are wrong are its state until they are corrected."""
+        name = plugin.entry.name
+        own = self._settings.plugins.get(name)
+        takers = [one for one in self._manager.hook.configure.get_hookimpls() if one.plugin_name == name]
+
+        def work() -> Refusal | None:
+            try:
+                settings = None if own is None else validate_plugin(plugin.entry, plugin.found, own)
+            except Refusal as refusal:
+                return refusal
+            for one in takers:
+                _bound(one, {"settings": settings})()
+            return None
+
+        try:
+            plugin.refusal = await plugin.supervisor.run("configure", work, _DEADLINES["configure"], always=True)
+        except WharfieError as error:
+            plugin.refusal = Refusal(State.MISCONFIGURED, error.message, _remedy(plugin.entry))
+        if plugin.refusal is not None:
+            plugin.refusal.log(_LOG)
 
     def _register(self, entry: Entry, found: object) -> None:
         """In a worker: register one plugin, and take it back out if anything is wrong with it."""
@@ -239,11 +285,18 @@ class Hooks:
 
     # Calling
 
+    @property
+    def _required(self) -> frozenset[str]:
+        """Who gives a plugin settings relies on it."""
+        return self._settings.required | self._settings.plugins.keys()
+
     async def _require(self) -> None:
         await self.load()
-        for name in sorted(self._settings.required):
-            if name in self._refusals:
-                refusal = self._refusals[name][1]
+        for name in sorted(self._required):
+            refusal = self._refusals[name][1] if name in self._refusals else None
+            if name in self._plugins:
+                refusal = self._plugins[name].refusal
+            if refusal is not None:
                 raise Unavailable(f"{refusal.cause}, and daemon.json requires it. {refusal.remedy}")
             if name not in self._plugins:
                 raise Unavailable(f"{_not_there(name)}. {_REMEDY}")
@@ -257,6 +310,8 @@ class Hooks:
         answers: list[tuple[_Plugin, Any]] = []
         for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
             plugin = self._plugins[implementation.plugin_name]
+            if plugin.refusal is not None:  # said when its settings were read; `_require` refuses what relies on it
+                continue
             try:
                 found = await plugin.supervisor.run(hook, _bound(implementation, arguments), _DEADLINES[hook])
                 if found is not None and not isinstance(found, answer):
@@ -264,7 +319,7 @@ class Hooks:
                         f"{plugin.entry.title}: {hook} returned {type(found).__name__}, not {answer.__name__}"
                     )
             except WharfieError as error:
-                if plugin.entry.name in self._settings.required:
+                if plugin.entry.name in self._required:
                     raise Unavailable(f"{error.message}; daemon.json requires this plugin") from error
                 _LOG.error("%s is skipped: %s", plugin.entry.title, error.message)
                 continue
@@ -296,7 +351,7 @@ def _deliver(implementation: pluggy.HookImpl) -> Any:
     return lambda event: implementation.function(event) if takes else implementation.function()
 
 
-_REMEDY = 'Install it, or take it out of "required-plugins"'
+_REMEDY = 'Install it, or take it out of "required-plugins" and "plugins"'
 
 
 def _not_there(name: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,8 @@ RESERVED = ("isolate", "deadlines", "workers")
 WORKERS = 16
 """Threads of a driver: so many calls into it may hang before it is given up."""
 
+_RESTART = "Correct daemon.json and restart the daemon"
+_RELOAD = "Correct daemon.json and reload it with SIGHUP"
 _SECRET_WORDS = ("password", "passwd", "secret", "token", "credential")
 
 
@@ -30,11 +32,13 @@ _SECRET_WORDS = ("password", "passwd", "secret", "token", "credential")
 class DriverSettings:
     """What daemon.json says about drivers and plugins.
 
-    `drivers`: by "<kind>.<name>". `disabled`: "<kind>.<name>" of drivers, names of hook plugins. `required`: names of hook
-    plugins without which containers and images are refused. Errors: InvalidArgument naming the key.
+    `drivers`: by "<kind>.<name>". `plugins`: settings of hook plugins by name. `disabled`: "<kind>.<name>" of drivers,
+    names of hook plugins. `required`: names of hook plugins without which containers and images are refused, beside those
+    that have settings. Errors: InvalidArgument naming the key.
     """
 
     drivers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     disabled: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
 
@@ -98,45 +102,56 @@ def validate(entry: Entry, driver: type[Driver[Any]], own: Mapping[str, Any]) ->
 
     Imports the model, so it runs in a worker. Raises Refusal (misconfigured, or broken when the model is no model).
     """
-    where = f"drivers.{entry.kind}.{entry.name}"
-    if not driver.settings:
+    return _validated(entry, f"drivers.{entry.kind}.{entry.name}", driver.settings, own, RESERVED, _RESTART)
+
+
+def validate_plugin(entry: Entry, plugin: object, own: Mapping[str, Any]) -> BaseModel | None:
+    """The same for a hook plugin's part of `plugins`; it takes settings when it has an attribute of that name."""
+    return _validated(entry, f"plugins.{entry.name}", str(getattr(plugin, "settings", "")), own, (), _RELOAD)
+
+
+def _validated(
+    entry: Entry, where: str, path: str, own: Mapping[str, Any], reserved: Sequence[str], remedy: str
+) -> BaseModel | None:
+    if not path:
         if own:
             names = ", ".join(f"{where}.{option}" for option in own)
-            raise _misconfigured(f"{names}: {entry.title} takes no settings")
+            raise _misconfigured(f"{names}: {entry.title} takes no settings", remedy)
         return None
-    model = _model(driver)
+    model = _model(path)
     if model is None:
         raise Refusal(
             State.BROKEN,
-            f"{entry.title} names {driver.settings!r} as its settings, which is no pydantic model",
+            f"{entry.title} names {path!r} as its settings, which is no pydantic model",
             f"Ask the authors of {entry.distribution} for a version that is right, or install another one",
         )
     try:
         return model.model_validate(dict(own))
     except ValidationError as error:
-        faults = "; ".join(_fault(where, model, fault) for fault in error.errors(include_url=False, include_context=False))
-        raise _misconfigured(f"{faults} (settings of {entry.distribution} {entry.version})") from None
+        found = error.errors(include_url=False, include_context=False)
+        faults = "; ".join(_fault(where, model, fault, reserved) for fault in found)
+        raise _misconfigured(f"{faults} (settings of {entry.distribution} {entry.version})", remedy) from None
 
 
 def schema(driver: type[Driver[Any]]) -> Mapping[str, Any] | None:
     """JSON Schema of a driver's settings; None when it takes none. Imports the model, so it runs in a worker."""
-    model = _model(driver) if driver.settings else None
+    model = _model(driver.settings) if driver.settings else None
     return model.model_json_schema(by_alias=True) if model is not None else None
 
 
-def _model(driver: type[Driver[Any]]) -> type[BaseModel] | None:
-    module, _, attribute = driver.settings.partition(":")
+def _model(path: str) -> type[BaseModel] | None:
+    module, _, attribute = path.partition(":")
     model = getattr(importlib.import_module(module), attribute, None)
     return model if isinstance(model, type) and issubclass(model, BaseModel) else None
 
 
-def _fault(where: str, model: type[BaseModel], fault: Mapping[str, Any]) -> str:
+def _fault(where: str, model: type[BaseModel], fault: Mapping[str, Any], reserved: Sequence[str]) -> str:
     location = [str(part) for part in fault["loc"]]
     key = ".".join([where, *location])
     names = {info.alias or name: info for name, info in model.model_fields.items()} | dict(model.model_fields)
     if fault["type"] == "extra_forbidden" and len(location) == 1:
         known = sorted(info.alias or name for name, info in model.model_fields.items())
-        return f"{key}: no such key; known are {', '.join([*known, *RESERVED])}"
+        return f"{key}: no such key; known are {', '.join([*known, *reserved])}"
     expected = _type_name(names[location[0]].annotation) if len(location) == 1 and location[0] in names else ""
     expected = f", expected {expected}" if expected else ""
     if fault["type"] == "missing":
@@ -156,5 +171,5 @@ def _type_name(annotation: Any) -> str:
     return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
 
 
-def _misconfigured(cause: str) -> Refusal:
-    return Refusal(State.MISCONFIGURED, cause, "Correct daemon.json and restart the daemon")
+def _misconfigured(cause: str, remedy: str = _RESTART) -> Refusal:
+    return Refusal(State.MISCONFIGURED, cause, remedy)

@@ -2,11 +2,16 @@
 
 A plugin is a module or object named by an entry point in the group `wharfie.plugins`; its functions are marked with
 `hookimpl` and may take any subset of a hook's arguments. All hooks are synchronous. A plugin that fails is logged with
-its name and skipped, unless `required-plugins` in daemon.json names it: then its failure refuses the operation.
+its name and skipped, unless daemon.json relies on it: `required-plugins` names it, or `plugins` has settings for it. Then
+its failure refuses the operation.
+
+A plugin takes settings when it has an attribute `settings`, `package.module:Model` of a pydantic model, as drivers have.
+They are its part of `plugins` in daemon.json, and `configure` gets them.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +19,7 @@ from typing import Any
 import pluggy
 
 from wharfie.spi.driver import ContainerFacts, Driver, Problem
+from wharfie.spi.registry import Descriptor, Manifest
 
 PROJECT = "wharfie"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -47,8 +53,29 @@ class Denial:
     reason: str
 
 
+class Repository(ABC):
+    """The repository that an image is being pulled from: what else is there, asked for through its registry driver with the
+    credentials of whoever pulls. What it gives is verified. Methods block, and are called from the hook's own thread only.
+
+    Errors of all methods: NotFound, Unauthorized, Forbidden, Unavailable, InvalidArgument (not what its digest says).
+    """
+
+    @abstractmethod
+    def manifest(self, tag_or_digest: str) -> Manifest:
+        """The manifest or index with this tag or digest."""
+
+    @abstractmethod
+    def blob(self, blob: Descriptor) -> bytes:
+        """A blob of at most MANIFEST_LIMIT bytes."""
+
+
 class HookSpecs:
     """All hooks. One sentence each."""
+
+    @hookspec
+    def configure(self, settings: Any) -> None:
+        """This plugin's part of daemon.json, an instance of the model that its attribute `settings` names, or None without
+        one: called before every other hook, and again when SIGHUP has changed it."""
 
     @hookspec
     def on_event(self, event: Event) -> None:
@@ -60,8 +87,11 @@ class HookSpecs:
         return None
 
     @hookspec
-    def admit_image(self, reference: str, digest: str, manifest: bytes) -> Denial | None:
-        """An image's manifest is known and verified; deny its use."""
+    def admit_image(
+        self, reference: str, digest: str, manifest: bytes, index: str, repository: Repository | None
+    ) -> Denial | None:
+        """An image's manifest is known and verified; deny its use. `index`: the digest of the index that led to it, empty
+        without one; `repository`: where it is pulled from, None for one that is loaded, imported or committed."""
         return None
 
     @hookspec(firstresult=True)

@@ -18,6 +18,7 @@ from wharfie.engine.images.unpack import Moved, Unpacker, Wanted
 from wharfie.engine.model.image import Image, ImageLayer
 from wharfie.plugins.drivers import Drivers
 from wharfie.spi.errors import Conflict, Unavailable, WharfieError
+from wharfie.spi.hooks import Repository
 from wharfie.spi.registry import Descriptor
 from wharfie.spi.storage import StorageDriver
 from wharfie.store.content import ContentStore
@@ -76,9 +77,12 @@ class Assembler:
             if not aside:  # what came of the others before one of them turned out wrong
                 await self.run(self.content.drop_leftovers, lost)
 
-    async def admit(self, reference: str, manifest: bytes) -> None:
-        """Ask the hook plugins. Errors: Forbidden (one denies it), Unavailable (a required one is missing or failed)."""
-        await self._drivers.hooks.admit_image(reference, documents.digest_of(manifest), manifest)
+    async def admit(self, reference: str, manifest: bytes, index: str = "", repository: Repository | None = None) -> None:
+        """Ask the hook plugins. `index`: the digest of the index that led to the manifest.
+
+        Errors: Forbidden (one denies it), Unavailable (a required one is missing or failed).
+        """
+        await self._drivers.hooks.admit_image(reference, documents.digest_of(manifest), manifest, index, repository)
 
     async def unpack(self, wanted: Wanted, moved: Moved) -> int:
         """Bytes of the layer, unpacked. Errors: see `Unpacker.unpack`."""

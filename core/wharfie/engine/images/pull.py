@@ -14,6 +14,7 @@ from wharfie.engine.images.flights import first_error
 from wharfie.engine.images.platforms import Platform
 from wharfie.engine.images.progress import LayerLine, Progress
 from wharfie.engine.images.reference import Name, short
+from wharfie.engine.images.remote import SourceRepository
 from wharfie.engine.images.unpack import Wanted
 from wharfie.engine.model.image import Image, ImageLayer
 from wharfie.spi.errors import InvalidArgument, Unavailable
@@ -39,7 +40,6 @@ class Puller:
         """
         before = self._catalog.names.get(name.stored)
         top = await self._resolve(source, source.reference)
-        progress({"status": f"Pulling from {name.path}", "id": name.digest or name.tag})
         document = documents.read_object(top.data, "the manifest")
         manifest = top
         if documents.is_index(document, top.media_type):
@@ -49,7 +49,9 @@ class Puller:
             if documents.is_index(document, manifest.media_type):
                 raise InvalidArgument("the manifest list leads to another manifest list")
         parts = documents.read_manifest(document)
-        await self._assembler.admit(name.canonical, manifest.data)
+        index = top.digest if manifest is not top else ""
+        await self._assembler.admit(name.canonical, manifest.data, index, SourceRepository(source))
+        progress({"status": f"Pulling from {name.path}", "id": name.digest or name.tag})
         image = await self._image(source, manifest, parts, _names(name, top.digest), progress)
         progress({"status": f"Digest: {top.digest}"})
         news = "Image is up to date" if before == image.id else "Downloaded newer image"

@@ -1,10 +1,12 @@
-"""Looks at registries that change nothing here: `/distribution` and `docker search`."""
+"""Looks at registries that change nothing here: `/distribution`, `docker search`, what hook plugins ask for."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from wharfie.engine.filters import Filters, boolean, check
 from wharfie.engine.images import documents, pipes
@@ -12,7 +14,18 @@ from wharfie.engine.images.download import Source
 from wharfie.engine.images.platforms import Platform
 from wharfie.plugins.supervisor import Supervised
 from wharfie.spi.errors import InvalidArgument
-from wharfie.spi.registry import Credentials, Descriptor, RegistryDriver, SearchResult
+from wharfie.spi.hooks import Repository
+from wharfie.spi.registry import (
+    MANIFEST_LIMIT,
+    Credentials,
+    Descriptor,
+    Manifest,
+    Reference,
+    RegistryDriver,
+    SearchResult,
+)
+
+T = TypeVar("T")
 
 _FILTERS = frozenset({"is-official", "is-automated", "stars"})
 _LIMITS = (1, 100)
@@ -29,33 +42,63 @@ class Distribution:
 
 async def look_at(source: Source) -> Distribution:
     """The manifest or index, and the platforms that it is for. Errors: NotFound, Unauthorized, InvalidArgument."""
-    manifest = await source.driver.call(RegistryDriver.resolve, source.reference, source.credentials)
-    found = documents.digest_of(manifest.data)
-    if source.reference.digest and found != source.reference.digest:
-        raise InvalidArgument(f"manifest verification failed for digest {source.reference.digest}")
+    manifest = await manifest_of(source, source.reference)
     document = documents.read_object(manifest.data, "the manifest")
-    descriptor = Descriptor(media_type=manifest.media_type, digest=found, size=len(manifest.data))
+    descriptor = Descriptor(media_type=manifest.media_type, digest=manifest.digest, size=len(manifest.data))
     if documents.is_index(document, manifest.media_type):
         platforms = [entry.platform for entry in documents.read_index(document) if entry.platform is not None]
     else:
-        platforms = [await _platform(source, documents.read_manifest(document).config)]
+        config = await small_blob(source, documents.read_manifest(document).config)
+        platforms = [documents.read_config(config).platform]
     return Distribution(descriptor, tuple(platforms))
 
 
-async def _platform(source: Source, config: Descriptor) -> Platform:
-    descriptor = os.memfd_create("config")
+async def manifest_of(source: Source, reference: Reference) -> Manifest:
+    """A manifest or index, verified. Errors: InvalidArgument (another one than was asked for), the driver's."""
+    manifest = await source.driver.call(RegistryDriver.resolve, reference, source.credentials)
+    if documents.digest_of(manifest.data) != (reference.digest or manifest.digest):
+        raise InvalidArgument(f"manifest verification failed for digest {reference.digest or manifest.digest}")
+    if len(manifest.data) > MANIFEST_LIMIT:
+        raise InvalidArgument(f"the manifest has {len(manifest.data)} bytes; the limit is {MANIFEST_LIMIT}")
+    return manifest
+
+
+async def small_blob(source: Source, blob: Descriptor) -> bytes:
+    """A blob of at most MANIFEST_LIMIT bytes, verified. Errors: InvalidArgument, the driver's."""
+    if blob.size > MANIFEST_LIMIT:
+        raise InvalidArgument(f"blob {blob.digest} has {blob.size} bytes; the limit is {MANIFEST_LIMIT}")
+    descriptor = os.memfd_create("blob")
     ours = os.dup(descriptor)
     try:
         fetch = source.driver.call(
-            RegistryDriver.fetch, source.reference, config, descriptor, offset=0, auth=source.credentials
+            RegistryDriver.fetch, source.reference, blob, descriptor, offset=0, auth=source.credentials
         )
         await pipes.lend(descriptor, fetch, end=lambda: None)
-        data = os.pread(ours, config.size, 0)
+        data = os.pread(ours, blob.size, 0)
     finally:
         os.close(ours)
-    if documents.digest_of(data) != config.digest:
-        raise InvalidArgument(f"image config verification failed for digest {config.digest}")
-    return documents.read_config(data).platform
+    if documents.digest_of(data) != blob.digest:
+        raise InvalidArgument(f"blob verification failed for digest {blob.digest}")
+    return data
+
+
+class SourceRepository(Repository):
+    """What hook plugins may see of a source. Made in the event loop's thread, used in theirs."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._loop = asyncio.get_running_loop()
+
+    def manifest(self, tag_or_digest: str) -> Manifest:
+        by_digest = ":" in tag_or_digest
+        tag, digest = ("", tag_or_digest) if by_digest else (tag_or_digest, "")
+        return self._wait(manifest_of(self._source, replace(self._source.reference, tag=tag, digest=digest)))
+
+    def blob(self, blob: Descriptor) -> bytes:
+        return self._wait(small_blob(self._source, blob))
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
 async def search(

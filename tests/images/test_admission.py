@@ -1,0 +1,136 @@
+"""The plugin `admission-policy` at work: pulls from Debian's registry, signatures beside the images in it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from types import SimpleNamespace
+
+import pytest
+
+ec = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ec")
+
+from cryptography.hazmat.primitives.hashes import SHA256  # noqa: E402
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: E402
+
+from wharfie.spi.errors import Forbidden, WharfieError  # noqa: E402
+
+OCI = "application/vnd.oci.image"
+
+
+@pytest.fixture
+def key(tmp_path):
+    private = ec.generate_private_key(ec.SECP256R1())
+    file = tmp_path / "team.pub"
+    file.write_bytes(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return SimpleNamespace(private=private, file=file)
+
+
+@pytest.fixture
+def sign(registry, make, key):
+    """Push a signature of a digest, as `cosign sign --key` does."""
+
+    def push(digest: str, repository: str, name: str = "") -> None:
+        identity = {"docker-reference": f"{registry.address}/{name or repository}"}
+        critical = {"identity": identity, "image": {"docker-manifest-digest": digest}}
+        statement = json.dumps({"critical": critical | {"type": "cosign container image signature"}}).encode()
+        signature = base64.b64encode(key.private.sign(statement, ec.ECDSA(SHA256()))).decode()
+        layout = make.Layout()
+        layer = layout.blob(statement, "application/vnd.dev.cosign.simplesigning.v1+json")
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": f"{OCI}.manifest.v1+json",
+            "config": layout.blob(b"{}", f"{OCI}.config.v1+json"),
+            "layers": [{**layer, "annotations": {"dev.cosignproject.cosign/signature": signature}}],
+        }
+        found = layout.blob(json.dumps(manifest).encode(), manifest["mediaType"])
+        registry.put(layout, found, repository, digest.replace(":", "-") + ".sig")
+
+    return push
+
+
+@pytest.fixture
+def rules(registry, key):
+    return {"admission-policy": {"rules": [{"images": [f"{registry.address}/signed/**"], "keys": [str(key.file)]}]}}
+
+
+def test_only_what_is_signed_is_pulled(with_house, registry, make, sign, rules) -> None:
+    layout = make.Layout()
+    image = layout.image([make.tar_of({"a": b"admission"})])
+    for repository in ("signed/app", "signed/other", "elsewhere"):
+        registry.put(layout, image, repository, "1")
+
+    async def work(house) -> None:
+        name = f"{registry.address}/signed/app"
+        said = []
+        with pytest.raises(Forbidden, match=r'"admission-policy" .*has no signature: `cosign sign .*signed/app@sha256:'):
+            await house.images.pull(name, "1", platform="", auth=None, progress=said.append)
+        assert said == []  # so the API answers with a status of its own
+        assert not house.blobs()
+        sign(image["digest"], "signed/app")
+        await house.pull(name, "1")
+        await house.pull(f"{name}@{image['digest']}", "")
+        sign(image["digest"], "signed/other", "signed/app")
+        with pytest.raises(Forbidden, match=r"made for .*/signed/app, not for .*/signed/other"):
+            await house.pull(f"{registry.address}/signed/other", "1")
+        with pytest.raises(Forbidden, match="no rule allows"):
+            await house.pull(f"{registry.address}/elsewhere", "1")
+        with pytest.raises(Forbidden, match="comes from no registry"):
+            options = {"repository": "x", "tag": "1", "message": "", "changes": [], "platform": ""}
+            await house.images.import_(tar(make), progress=lambda line: None, **options)
+
+    with_house(work, plugins=rules)
+
+
+def test_a_signed_index_vouches_for_its_images(with_house, registry, make, sign, rules) -> None:
+    layout = make.Layout()
+    members = [
+        (layout.image([make.tar_of({"a": name.encode()})], architecture=name), {"os": "linux", "architecture": name})
+        for name in ("amd64", "s390x")
+    ]
+    index = layout.index_of(*members)
+    for member, _ in members:
+        registry.put(layout, member, "signed/multi", member["digest"])
+    registry.put(layout, index, "signed/multi", "1")
+
+    async def work(house) -> None:
+        name = f"{registry.address}/signed/multi"
+        with pytest.raises(Forbidden, match=index["digest"]):
+            await house.pull(name, "1")
+        sign(index["digest"], "signed/multi")
+        await house.pull(name, "1")
+        with pytest.raises(Forbidden):  # by its own digest the index is not known to lead to it
+            await house.pull(f"{name}@{members[1][0]['digest']}", "")
+        sign(members[1][0]["digest"], "signed/multi")
+        await house.pull(f"{name}@{members[1][0]['digest']}", "")
+
+    with_house(work, plugins=rules)
+
+
+def test_settings_change_while_the_engine_runs(with_house, registry, make, rules) -> None:
+    layout = make.Layout()
+    registry.put(layout, layout.image([make.tar_of({"a": b"reload"})]), "signed/reload", "1")
+
+    async def work(house) -> None:
+        name = f"{registry.address}/signed/reload"
+        hooks = house.drivers.hooks
+        with pytest.raises(Forbidden):
+            await house.pull(name, "1")
+        await hooks.reconfigure({"admission-policy": {"rules": [{"images": "wrong"}]}})
+        with pytest.raises(WharfieError, match=r"plugins\.admission-policy\.rules\.0\.images.*reload it with SIGHUP"):
+            await house.pull(name, "1")
+        assert "misconfigured" in {str(row.state) for row in hooks.states() if row.name == "admission-policy"}
+        await hooks.reconfigure({"admission-policy": {"rules": [{"images": [f"{registry.address}/signed/*"]}]}})
+        await house.pull(name, "1")
+        await house.images.remove(f"{name}:1", force=True, prune=True)
+        await hooks.reconfigure({"no-such-plugin": {}})
+        with pytest.raises(WharfieError, match=r'"no-such-plugin" is required by daemon\.json and not installed'):
+            await house.pull(name, "1")
+        await hooks.reconfigure({})
+        await house.pull(name, "1")
+
+    with_house(work, plugins=rules)
+
+
+async def tar(make):
+    yield make.tar_of({"a": b"1"})
