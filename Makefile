@@ -5,7 +5,7 @@ PYTHON  ?= python3
 BIN     := .venv/bin
 MEMBERS := core $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 SOURCES := core/wharfie scripts $(wildcard plugins/*/wharfie_*)
-TOOLS   := ruff mypy import-linter pytest pytest-timeout hypothesis docker hatchling
+TOOLS   := ruff mypy import-linter pytest pytest-timeout pytest-xdist hypothesis docker hatchling
 
 empty   :=
 space   := $(empty) $(empty)

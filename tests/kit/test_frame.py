@@ -37,6 +37,15 @@ def test_three_lines_put_a_driver_through_its_contract(author):
     assert result.ret == 0
 
 
+def test_the_processes_of_one_run_make_one_report(author):
+    author.makepyfile(test_other=THREE_LINES.replace("TestToy", "TestOther"))
+    result = author.runpytest_inprocess(
+        "-q", "-n", "2", "--dist", "loadfile", "-k", "VOL_01 or VOL_02", "--wharfie-crash=none"
+    )
+    assert result.stdout.str().count("wharfie: conformance") == 1
+    assert result.stdout.str().count(": 2 passed") == 2, "one line for each driver"
+
+
 def test_the_report_names_what_failed_and_what_was_not_offered(author):
     toy = author.path / "toy.py"
     toy.write_text(toy.read_text().replace('spi = "1.0"', 'spi = "1.7"'))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from wharfie.kit.rules import Rule
 
 REPORT = pytest.StashKey[Any]()
+_FROM_WORKER = "wharfie_kit"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -76,6 +77,22 @@ def wharfie_kit(request: pytest.FixtureRequest) -> Callable[[type, Rule], None]:
             pytest.skip(f"{outcome.status}: {outcome.message}")
 
     return try_rule
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker of pytest-xdist the report goes to the process that prints."""
+    report = session.config.stash.get(REPORT, None)
+    if report is not None and hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_FROM_WORKER] = report.as_data()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """pytest-xdist: a worker has ended. One that crashed has nothing to tell."""
+    if found := getattr(node, "workeroutput", {}).get(_FROM_WORKER):
+        from wharfie.kit.report import Report
+
+        node.config.stash.setdefault(REPORT, Report()).merge(found)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from wharfie.kit.room import Outcome
@@ -11,35 +11,75 @@ from wharfie.kit.rules import Rule, rules_of
 from wharfie.spi import SPI_VERSION
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of one rule, in words alone: verdicts of several pytest processes make one report.
+
+    `contract`: the test class with its module. `title`: the driver by its own words, or the class when it never spoke.
+    `rules`: how many the class has in all.
+    """
+
+    contract: str
+    title: str
+    spoke: bool
+    rules: int
+    rule: str
+    sentence: str
+    status: str
+    message: str
+
+
 @dataclass
 class Report:
-    """Outcomes by test class, in the order of their coming."""
+    """Verdicts by test class, in the order of their coming."""
 
-    found: dict[type, dict[str, tuple[Rule, Outcome]]] = field(default_factory=dict)
+    found: dict[str, dict[str, Verdict]] = field(default_factory=dict)
 
     def add(self, contract: Any, made: Rule, outcome: Outcome) -> None:
-        self.found.setdefault(contract, {})[made.id] = (made, outcome)
+        spoke = outcome.status == "passed"
+        self._keep(
+            Verdict(
+                contract=f"{contract.__module__}.{contract.__qualname__}",
+                title=outcome.value[0] if spoke else f"{contract.kind} driver of {contract.__name__}",
+                spoke=spoke,
+                rules=len(rules_of(contract)),
+                rule=made.id,
+                sentence=made.sentence,
+                status=outcome.status,
+                message=outcome.message,
+            )
+        )
+
+    def as_data(self) -> list[dict[str, Any]]:
+        """For another process's `merge`."""
+        return [asdict(verdict) for verdicts in self.found.values() for verdict in verdicts.values()]
+
+    def merge(self, data: Iterable[dict[str, Any]]) -> None:
+        for entry in data:
+            self._keep(Verdict(**entry))
 
     def lines(self) -> Iterator[str]:
-        for contract, outcomes in self.found.items():
-            yield from _lines(contract, outcomes)
+        for verdicts in self.found.values():
+            yield from _lines(list(verdicts.values()))
+
+    def _keep(self, verdict: Verdict) -> None:
+        self.found.setdefault(verdict.contract, {})[verdict.rule] = verdict
 
 
-def _lines(contract: Any, outcomes: dict[str, tuple[Rule, Outcome]]) -> Iterator[str]:
+def _lines(verdicts: list[Verdict]) -> Iterator[str]:
     by = {
-        status: [(made, outcome) for made, outcome in outcomes.values() if outcome.status == status]
+        status: [verdict for verdict in verdicts if verdict.status == status]
         for status in ("passed", "failed", "not offered", "not tried")
     }
-    title = next((outcome.value[0] for _, outcome in by["passed"]), f"{contract.kind} driver of {contract.__name__}")
+    title = next((verdict.title for verdict in verdicts if verdict.spoke), verdicts[0].title)
     yield f"{title}: " + ", ".join(f"{len(some)} {status}" for status, some in by.items() if some)
     for status in ("failed", "not offered", "not tried"):
         reasons: dict[str, list[str]] = {}
-        for made, outcome in by[status]:
-            text = made.sentence if status == "failed" else outcome.message
-            reasons.setdefault(text, []).append(made.id)
+        for verdict in by[status]:
+            reasons.setdefault(verdict.sentence if status == "failed" else verdict.message, []).append(verdict.rule)
         for text, ids in reasons.items():
             yield f"  {status:<11}  {' '.join(ids)}  {text}"
-    untried = len(by["not tried"]) + len(rules_of(contract)) - len(outcomes)
+    untried = len(by["not tried"]) + verdicts[0].rules - len(verdicts)
     if by["failed"]:
         yield f"  does not conform to {SPI_VERSION}"
     elif untried:
