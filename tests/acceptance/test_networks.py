@@ -174,3 +174,20 @@ def test_network_inspect_and_filters(daemon, name):
     daemon.docker("rm", "-f", f"{name}-a")
     pruned = daemon.docker("network", "prune", "-f", "--filter", f"label=of={name}")
     assert network in pruned
+
+
+def test_an_address_is_called_by_the_name_and_the_network(daemon, name):
+    daemon.docker("network", "create", f"{name}net")
+    daemon.docker("run", "-d", "--name", f"{name}web", "--network", f"{name}net", "busybox", "sleep", "300")
+    address = daemon.docker(
+        "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", f"{name}web"
+    ).strip()
+    told = daemon.docker("run", "--rm", "--network", f"{name}net", "busybox", "nslookup", address)
+    assert f"name = {name}web.{name}net" in told
+
+
+def test_port_53_is_the_containers_own(daemon, name):
+    daemon.docker("network", "create", f"{name}net")
+    serve = SERVE.replace("-p 80", "-p 53")
+    daemon.docker("run", "-d", "--name", f"{name}own", "--network", f"{name}net", "busybox", "sh", "-c", serve)
+    assert _reaches(daemon, f"{name}net", f"http://{name}own:53/")

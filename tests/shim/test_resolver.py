@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import House
 
-from wharfie.shim import dns_wire
+from wharfie.shim import dns_wire, resolver
 from wharfie.shim.system import CLONE_NEWNET, setns
 from wharfie.spi.runtime import Exited, Preparation
 
@@ -240,6 +240,19 @@ def test_a_silent_server_and_a_closed_one_are_passed_over(asker: Asker, tables: 
     assert asker.ask("example.org", dns_wire.A) == (dns_wire.SERVFAIL, [])
 
 
+def test_an_answer_is_kept_as_long_as_it_says(asker: Asker, tables: Tables, upstream: Upstream) -> None:
+    tables.configure(servers=[UPSTREAM])
+    first = asker.udp(question("example.org", dns_wire.A, 1))
+    second = asker.udp(question("example.org", dns_wire.A, 2))
+    assert parse(first)[0] == 1
+    assert parse(second)[0] == 2
+    assert parse(first)[2][0][2] == parse(second)[2][0][2]
+    assert upstream.asked == ["example.org"]
+    asker.udp(question("big.example", dns_wire.A))
+    asker.udp(question("big.example", dns_wire.A))
+    assert upstream.asked.count("big.example") == 2, "what was cut is not kept"
+
+
 def test_internal_networks_ask_nobody(asker: Asker, tables: Tables, upstream: Upstream) -> None:
     tables.configure(servers=[UPSTREAM], forward=False)
     assert asker.ask("example.org", dns_wire.A) == (dns_wire.SERVFAIL, [])
@@ -282,10 +295,51 @@ def test_the_namespace_goes_with_the_container(house: House, asker: Asker) -> No
     inodes = {str(entry.readlink()) for entry in Path(f"/proc/{shim}/fd").iterdir()}
     assert not any("net:[" in inode for inode in inodes)
     with open(f"/proc/{shim}/net/udp") as table:
-        assert "0B00007F:0035" not in table.read()
+        assert "0B00007F:" not in table.read()
+
+
+def test_port_53_is_the_containers_own(house: House, tables: Tables) -> None:
+    process = house.create("one", "exec sleep 100", preparation=Preparation(resolver=tables.own))
+    house.driver.start("one")
+    with inside(process.pid):
+        udp, tcp = (socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))
+    with udp, tcp:
+        udp.bind(("0.0.0.0", 53))
+        tcp.bind(("0.0.0.0", 53))
+        tcp.listen()
+        asker = Asker(process.pid)
+        assert asker.ask("web", dns_wire.A) == (0, [pack("10.211.0.2")])
+        assert len(asker.tcp(question("web", dns_wire.A))) == 1
+        tcp.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            tcp.accept()
+
+
+def test_a_shared_namespace_is_served_once(house: House, tables: Tables) -> None:
+    process = house.create("one", "exec sleep 100", preparation=Preparation(resolver=tables.own))
+    house.driver.start("one")
+    assert resolver.open_sockets(f"/proc/{process.pid}/ns/net") == []
+    assert Asker(process.pid).ask("web", dns_wire.A)[0] == 0
+
+
+def test_who_serves_next_takes_over(house: House, tables: Tables) -> None:
+    """What was led to the last one's ports is led to the new one's."""
+    process = house.create("one", "exec sleep 100")
+    house.driver.start("one")
+    for _ in range(2):
+        sockets = resolver.open_sockets(f"/proc/{process.pid}/ns/net")
+        assert len(sockets) == 3
+        with inside(process.pid):
+            asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with socket.socket(fileno=sockets[0]) as served, asking:
+            asking.sendto(b"hello", ("127.0.0.11", 53))
+            served.settimeout(10)
+            assert served.recv(16) == b"hello"
+        for fd in sockets[1:]:
+            os.close(fd)
 
 
 def test_without_a_network_namespace_nobody_serves(house: House, tables: Tables) -> None:
     house.create("one", "exec sleep 100", namespaces=("pid",), preparation=Preparation(resolver=tables.own))
     with open("/proc/self/net/udp") as table:
-        assert "0B00007F:0035" not in table.read()
+        assert "0B00007F:" not in table.read()

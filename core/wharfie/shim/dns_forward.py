@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Callable, Sequence
 
-from wharfie.shim.loop import GONE, READ, WRITE, Loop
+from wharfie.shim.loop import READ, WRITE, Loop
 
 AT_ONCE = 256
 """Questions under way, of a whole container; each has a socket, so that each has a random source port."""
@@ -123,7 +123,7 @@ class _Exchange:
             self._next()
             return
         if self._tcp:
-            if not data or (events & GONE and not events & READ):
+            if not data:
                 self._next()
                 return
             self._received += data

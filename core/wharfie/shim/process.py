@@ -93,7 +93,7 @@ class Shim:
         self._session.begin(made.input, made.outputs)
         if made.oom >= 0:
             self._watch_memory(made.oom)
-        for fd in made.resolver:
+        for fd in made.resolver[:-1]:
             self._loop.watch(fd, READ, lambda events: self._serve_names())
         self._set_status("created")
         self._control.adopt(daemon)

@@ -1,5 +1,8 @@
 """The name server of a container: 127.0.0.11 port 53 in its network namespace, UDP and TCP.
 
+It listens on ports that the kernel chose and has port 53 led there (`dns_redirect`): the container may run a name server of
+its own. Without nf_tables it takes port 53 itself.
+
 Names of the container's networks are answered from files that the core keeps (`dns_names`), all others by the host's
 servers. Known names are never asked of others, for whatever record: an unknown family is an empty answer.
 """
@@ -14,8 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wharfie.shim import dns_wire
+from wharfie.shim.dns_cache import Cache
 from wharfie.shim.dns_forward import Forwarder
 from wharfie.shim.dns_names import Names
+from wharfie.shim.dns_redirect import redirect
 from wharfie.shim.loop import GONE, READ, WRITE, Loop, Timer
 from wharfie.shim.system import CLONE_NEWNET, setns
 
@@ -27,43 +32,73 @@ IDLE = 10.0
 """Seconds that a TCP client may be silent."""
 _DATAGRAMS_A_TURN = 16
 _IP_FREEBIND = 15
+_GUARD = "\0wharfie-names"
+"""A name of a socket in the network namespace (unix(7), abstract)."""
+_PROTOCOLS = (socket.IPPROTO_UDP, socket.IPPROTO_TCP)
 
 Reply = Callable[[bytes], None]
 
 
 def open_sockets(netns: str) -> list[int]:
-    """A datagram's and a listener's descriptor in the network namespace `netns`. None in the caller's own, where 127.0.0.11
-    is not the container's, and where a namespace that containers share is served already. Errors: OSError."""
+    """Descriptors in the network namespace `netns`: for datagrams, of a listener, and of a guard.
+
+    The guard hears nothing; by its name others see that the namespace is served. None in the caller's own namespace, where
+    127.0.0.11 is not the container's, and in one that containers share and that is served already. Errors: OSError.
+    """
     own = "/proc/self/ns/net"
     if os.stat(own).st_ino == os.stat(netns).st_ino:
         return []
     here = os.open(own, os.O_RDONLY | os.O_CLOEXEC)
     there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-    sockets: list[socket.socket] = []
     try:
         setns(there, CLONE_NEWNET)
         try:
-            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                sock = socket.socket(socket.AF_INET, kind)
-                sockets.append(sock)
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # the loopback device may not be up yet
-                if kind == socket.SOCK_STREAM:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.bind((ADDRESS, PORT))
-            sockets[1].listen(CONNECTIONS)
+            return _open_here()
         finally:
             setns(here, CLONE_NEWNET)
+    finally:
+        os.close(here)
+        os.close(there)
+
+
+def _open_here() -> list[int]:
+    sockets = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)]
+    try:
+        sockets[0].bind(_GUARD)
+        try:
+            sockets[:0] = _bind(0)
+            ports = [sock.getsockname()[1] for sock in sockets[:2]]
+            redirect(ADDRESS, PORT, [*zip(_PROTOCOLS, ports, strict=True)])
+        except OSError:  # a kernel without nf_tables
+            for sock in sockets[:-1]:
+                sock.close()
+            sockets[:-1] = _bind(PORT)
     except OSError as error:
         for sock in sockets:
             sock.close()
         if error.errno == errno.EADDRINUSE:
             return []
         raise
-    finally:
-        os.close(here)
-        os.close(there)
     return [sock.detach() for sock in sockets]
+
+
+def _bind(port: int) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    try:
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            sock = socket.socket(socket.AF_INET, kind)
+            sockets.append(sock)
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # the loopback device may not be up yet
+            if kind == socket.SOCK_STREAM:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((ADDRESS, port))
+        sockets[1].listen(CONNECTIONS)
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
 
 
 class Resolver:
@@ -74,7 +109,8 @@ class Resolver:
         self._loop = loop
         self._names = Names(path)
         self._forwarder = Forwarder(loop)
-        self._datagrams, self._listener = (socket.socket(fileno=fd) for fd in sockets)
+        self._cache = Cache()
+        self._datagrams, self._listener, self._guard = (socket.socket(fileno=fd) for fd in sockets)
         self._clients: set[_Client] = set()
         self._turn = 0  # of several addresses another one is first each time
         loop.watch(self._datagrams.fileno(), READ, lambda events: self._read_datagrams())
@@ -89,6 +125,7 @@ class Resolver:
             if sock.fileno() >= 0:
                 self._loop.forget(sock.fileno())
                 sock.close()
+        self._guard.close()
 
     def answer(self, data: bytes, reply: Reply, *, tcp: bool) -> None:
         """`reply` is called once, perhaps later, or never for what deserves no answer."""
@@ -108,10 +145,20 @@ class Resolver:
             reply(dns_wire.answer(query, dns_wire.NOERROR, records, size=size))
             return
 
-        def answered(answer: bytes | None) -> None:
-            reply(answer if answer is not None else dns_wire.answer(query, dns_wire.SERVFAIL))
-
         servers = self._names.servers
+        question = (tcp, tuple(servers), data[2:])
+        kept = self._cache.get(question, data[:2])
+        if kept is not None:
+            reply(kept)
+            return
+
+        def answered(answer: bytes | None) -> None:
+            if answer is None:
+                answer = dns_wire.answer(query, dns_wire.SERVFAIL)
+            else:
+                self._cache.put(question, answer)
+            reply(answer)
+
         if not servers:
             answered(None)
         elif not self._forwarder.ask(data, servers, answered, tcp=tcp):

@@ -316,7 +316,7 @@ class Endpoints:
         settings = container.networks.get(record.name, EndpointSettings())
         settings.dns_names = names = dns_names(container, settings)
         addresses = [str(interface.ip) for interface in joined.endpoint.addresses]
-        self._names.add(record.id, container.id, [*names, *(f"{name}.{record.name}" for name in names)], addresses)
+        self._names.add(record.id, container.id, [*(f"{name}.{record.name}" for name in names), *names], addresses)
 
     def rename(self, container: Container) -> None:
         """The container has a new name: answer to it."""

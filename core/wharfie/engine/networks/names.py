@@ -28,7 +28,8 @@ class Names:
         return self.folder / f"container-{container_id}.json"
 
     def add(self, network_id: str, container_id: str, names: Sequence[str], addresses: Sequence[str]) -> None:
-        """The container answers to `names` on the network. May be repeated: the last call counts."""
+        """The container answers to `names` on the network, and its addresses to the first of them. May be repeated: the
+        last call counts."""
         self._tables.setdefault(network_id, {})[container_id] = (names, addresses)
         self._write_table(network_id)
 
