@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from wharfie.spi import sizes
 from wharfie.spi.driver import ContainerFacts, Strings
 from wharfie.spi.errors import InvalidArgument
 from wharfie.spi.outflow import DEFAULT_LIMIT
@@ -16,8 +17,6 @@ from wharfie.spi.outflow import DEFAULT_LIMIT
 COMMON = frozenset(("labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"))
 """Options that all drivers of Docker know."""
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?", re.IGNORECASE)
-_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 _TAG_FIELD = re.compile(r"\{\{\s*(.*?)\s*\}\}")
@@ -91,10 +90,10 @@ def tag(container: ContainerFacts, template: str) -> str:
 
 def size(option: str, text: str, unit: int = 1000) -> int:
     """Bytes from "10m". Errors: InvalidArgument."""
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise InvalidArgument(f"invalid value for {option}: invalid size: '{text}' (examples: 500k, 10m, 1g)")
-    return int(float(match[1]) * unit ** _POWER[match[2].lower()])
+    try:
+        return sizes.parse(text, unit)
+    except ValueError as error:
+        raise InvalidArgument(f"invalid value for {option}: {error}") from None
 
 
 def boolean(option: str, text: str) -> bool:

@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
+from wharfie.spi import sizes
 from wharfie.spi.call import progress
 from wharfie.spi.driver import Context, Fault, Strings, Usage
 from wharfie.spi.errors import Conflict, DataLoss, InvalidArgument, NotFound, WharfieError
 from wharfie.spi.volume import Volume, VolumeCapability, VolumeDriver
-from wharfie_volume_local import mounting
+from wharfie_volume_local import mounting, quota
 from wharfie_volume_local.options import needs_mount, validate
 from wharfie_volume_local.trash import Trash
 
@@ -39,12 +40,14 @@ class LocalDriver(VolumeDriver):
         self._log = context.log
         self._staging = context.state / ".staging"
         self._trash = Trash(context.state / ".trash", context.log)
+        self._projects = threading.Lock()  # from choosing a project's number to its being seen on a folder
         self._uses: dict[str, set[str]] = {}  # of volumes that are mounted; told anew by `reconcile`
         self._closing = threading.Event()
         self._sweeper: threading.Thread | None = None
 
     def capabilities(self) -> frozenset[VolumeCapability]:
-        return frozenset((VolumeCapability.USAGE,))
+        limits = {VolumeCapability.SIZE_LIMIT} if quota.offered(self._root) else set()
+        return frozenset({VolumeCapability.USAGE, *limits})
 
     def open(self) -> None:
         if self._staging.exists():
@@ -64,6 +67,12 @@ class LocalDriver(VolumeDriver):
     def create(self, name: str, options: Strings, labels: Strings) -> Volume:
         folder = self._folder(name)
         validate(options)
+        if "size" in options and not quota.offered(self._root):
+            raise InvalidArgument(
+                f"quota size requested but no quota support: the file system of {self._root} keeps no project quotas "
+                "(ext4 and XFS do when mounted with prjquota); a volume with `type=tmpfs`, `device=tmpfs` and `o=size=…` "
+                "has a limit anywhere"
+            )
         if not folder.exists():
             self._make(folder, options)
         volume = self.get(name)
@@ -80,7 +89,11 @@ class LocalDriver(VolumeDriver):
             return
         mounting.unmount(folder / "_data")
         self._uses.pop(name, None)
-        self._trash.take(folder)
+        with self._projects:
+            project = quota.project_of(folder / "_data")
+            self._trash.take(folder)
+            if project:
+                quota.lift(self._root, project)
         self._trash.empty()
 
     def get(self, name: str) -> Volume:
@@ -157,6 +170,8 @@ class LocalDriver(VolumeDriver):
         data = draft / "_data"
         data.mkdir()
         data.chmod(0o755)
+        if "size" in options:
+            self._limit(data, sizes.parse(options["size"]))
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         with open(draft / "opts.json", "w") as file:
             json.dump({"created": created, "options": dict(options)}, file)
@@ -170,6 +185,11 @@ class LocalDriver(VolumeDriver):
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # else made meanwhile by a call that was given up
                 raise
         _sync_folder(self._root)
+
+    def _limit(self, data: Path, size: int) -> None:
+        with self._projects:
+            others = [*self._staging.glob("*/_data"), *self._root.glob("*/_data")]
+            quota.limit(data, quota.next_project(self._root, others), size)
 
     def _folder(self, name: str) -> Path:
         """Errors: InvalidArgument: a name that would lead elsewhere. The core checks names by Docker's rule before."""

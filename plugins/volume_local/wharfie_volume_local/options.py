@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wharfie.spi import sizes
 from wharfie.spi.driver import Strings
 from wharfie.spi.errors import InvalidArgument
 
@@ -15,10 +16,15 @@ def validate(options: Strings) -> None:
         if option not in KNOWN:
             raise InvalidArgument(f'invalid option: "{option}"')
     if "size" in options:
-        raise InvalidArgument(
-            "quota size requested but no quota support: this driver cannot limit a folder's size; "
-            "a volume with `type=tmpfs`, `device=tmpfs` and `o=size=…` has a limit"
-        )
+        try:
+            sizes.parse(options["size"])
+        except ValueError as error:
+            raise InvalidArgument(f'invalid option: "size": {error}') from None
+        if needs_mount(options):
+            raise InvalidArgument(
+                'quota size requested for a file system that is mounted: "size" limits a folder; a file system '
+                "has its own limit, which for tmpfs is `o=size=…`"
+            )
     for option, needed in _REQUIRED.items():
         for other in needed:
             if option in options and other not in options:

@@ -1,0 +1,82 @@
+"""Volumes with a size, on a file system that keeps project quotas: the contract, and what belongs to quotas alone."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from wharfie_volume_local import quota
+from wharfie_volume_local.driver import LocalDriver
+
+from wharfie.kit import VolumeContract
+from wharfie.spi.driver import Context, HostFacts
+from wharfie.spi.errors import InvalidArgument
+from wharfie.spi.volume import VolumeCapability
+
+MEGABYTE = 1 << 20
+
+
+class TestLimited(VolumeContract):
+    driver = "volume.local"
+    other_options = {"type": "tmpfs", "device": "tmpfs"}
+    sized_options = {"size": "4m"}
+
+    @pytest.fixture(autouse=True)
+    def folders_with_quotas(self, quotas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(quotas))
+
+
+@pytest.fixture
+def driver(quotas: Path) -> Iterator[LocalDriver]:
+    state = Path(tempfile.mkdtemp(dir=quotas))
+    facts = HostFacts(kernel=(6, 1), architecture="amd64", cgroup="v1", cpus=2, memory=1 << 30)
+    log = logging.getLogger("volume")
+    made = LocalDriver(
+        Context(state=state, run=state, instance="0" * 8, log=log, host=facts, emit=lambda event: None), None
+    )
+    made.open()
+    yield made
+    made.close()
+
+
+def fill(folder: Path, size: int) -> None:
+    with open(folder / "file", "wb", buffering=0) as file:
+        file.writelines(b"x" * MEGABYTE for _ in range(size // MEGABYTE))
+
+
+def test_the_limit_holds_and_is_each_volumes_own(driver: LocalDriver) -> None:
+    assert VolumeCapability.SIZE_LIMIT in driver.capabilities()
+    first, second = (driver.create(name, {"size": "2m"}, {}).mountpoint for name in ("first", "second"))
+    free = driver.create("free", {}, {}).mountpoint
+    with pytest.raises(OSError) as caught:
+        fill(first, 3 * MEGABYTE)
+    assert caught.value.errno in (errno.EDQUOT, errno.ENOSPC)
+    fill(second, MEGABYTE)
+    fill(free, 8 * MEGABYTE)
+    assert len({quota.project_of(folder) for folder in (first, second, free)}) == 3
+
+
+def test_a_number_that_is_free_again_limits_nobody(driver: LocalDriver) -> None:
+    project = quota.project_of(driver.create("v", {"size": "1m"}, {}).mountpoint)
+    driver.remove("v")
+    again = driver.create("v", {"size": "8m"}, {}).mountpoint
+    assert quota.project_of(again) == project
+    fill(again, 4 * MEGABYTE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": "much"}, 'invalid option: "size": invalid size'),
+        ({"size": "-1m"}, 'invalid option: "size": invalid size'),
+        ({"size": "1m", "type": "tmpfs", "device": "tmpfs"}, "quota size requested for a file system that is mounted"),
+    ],
+)
+def test_bad_sizes(driver: LocalDriver, options: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        driver.create("v", options, {})
+    assert driver.volumes() == []
