@@ -71,7 +71,7 @@ def test_a_key_both_ways_is_a_conflict():
         ({"labels": ["a=1", "a=2"]}, "conflict labels"),
         ({"labels": ["a"]}, "KEY=VALUE"),
         ({"storage-opts": ["size=1"]}, "DRIVER.OPTION=VALUE"),
-        ({"iptables": False}, "ip-masq"),
+        ({"iptables": False, "icc": False}, "icc"),
         ({"tlsverify": True, "tls": False}, "tlsverify"),
         ({"default-address-pools": [{"base": "10.0.0.0/16", "size": 8}]}, "size 8"),
         ({"userns-remap": "default"}, "userns-remap is not supported"),
@@ -88,8 +88,8 @@ def test_a_switch_that_is_refused_may_be_off():
 
 
 def test_keys_without_effect_are_reported():
-    _, warnings = config.load({"userland-proxy": False}, {"exec-opts": ["native.cgroupdriver=systemd"]})
-    assert [warning.partition(" ")[0] for warning in warnings] == ["userland-proxy", "exec-opts"]
+    _, warnings = config.load({"userland-proxy-path": "/x"}, {"exec-opts": ["native.cgroupdriver=systemd"]})
+    assert [warning.partition(" ")[0] for warning in warnings] == ["userland-proxy-path", "exec-opts"]
     assert all("has no effect: " in warning for warning in warnings)
 
 
@@ -173,11 +173,11 @@ def test_a_missing_file_matters_only_when_it_was_named(tmp_path):
 
 def test_validate(tmp_path: Path):
     file = tmp_path / "daemon.json"
-    file.write_text(json.dumps({"debug": True, "userland-proxy": False}))
+    file.write_text(json.dumps({"debug": True, "userland-proxy-path": "/x"}))
     result = validate("--config-file", str(file))
     assert result.exit_code == 0
     assert "configuration OK" in result.output
-    assert "warning: userland-proxy has no effect" in result.output
+    assert "warning: userland-proxy-path has no effect" in result.output
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,9 @@ class DaemonConfig(BaseModel):
     dns: list[str] = []
     dns_opts: list[str] = []
     dns_search: list[str] = []
+    userland_proxy: bool = True
     iptables: bool = True
+    ip6tables: bool = True
     ip_forward: bool = True
     ip_forward_no_drop: bool = False
 
@@ -228,10 +230,8 @@ class DaemonConfig(BaseModel):
 
     @model_validator(mode="after")
     def _together(self) -> DaemonConfig:
-        if self.ip_masq and not self.iptables:
-            raise ValueError(
-                "ip-masq cannot be true while iptables is false, for masquerading is a firewall rule: turn both off"
-            )
+        if not self.iptables and not self.icc:
+            raise ValueError("icc cannot be false while iptables is false, for keeping containers apart is a firewall rule")
         if self.tlsverify and "tls" in self.model_fields_set and not self.tls:
             raise ValueError("tlsverify is true while tls is false")
         return self

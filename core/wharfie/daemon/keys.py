@@ -119,7 +119,9 @@ KEYS: tuple[Key, ...] = (
     Key("dns", Kind.TEXTS, "DNS servers of containers"),
     Key("dns-opts", Kind.TEXTS, "DNS options of containers", flag="dns-opt"),
     Key("dns-search", Kind.TEXTS, "DNS search domains of containers"),
+    Key("userland-proxy", Kind.SWITCH, "Relay published ports where the kernel's translation does not reach, as at [::1]"),
     Key("iptables", Kind.SWITCH, "Make firewall rules"),
+    Key("ip6tables", Kind.SWITCH, "Make firewall rules for IPv6"),
     Key("ip-forward", Kind.SWITCH, "Turn IP forwarding on"),
     Key("ip-forward-no-drop", Kind.SWITCH, "Do not drop what is forwarded between foreign networks"),
     # Containers
@@ -150,7 +152,6 @@ KEYS: tuple[Key, ...] = (
     _accepted("exec-opts", Kind.TEXTS, "the runtime driver manages cgroups by their file system", flag="exec-opt"),
     _accepted("features", Kind.OBJECT, "none of Docker's feature switches exists here", flag="-"),
     _accepted("firewall-backend", Kind.TEXT, "the bridge driver writes nftables rules"),
-    _accepted("ip6tables", Kind.SWITCH, "`iptables` decides for IPv6 too"),
     _accepted("min-api-version", Kind.TEXT, "versions from 1.24 on are served", flag="-"),
     _accepted("network-control-plane-mtu", Kind.NUMBER, _NO_SWARM),
     _accepted("network-diagnostic-port", Kind.NUMBER, _NO_SWARM),
@@ -158,8 +159,7 @@ KEYS: tuple[Key, ...] = (
     _accepted("nri-opts", Kind.OBJECT, "plugins take part by hooks instead", flag="-"),
     _accepted("raw-logs", Kind.SWITCH, "the daemon's log has full times and no colours always"),
     _accepted("swarm-default-advertise-addr", Kind.TEXT, _NO_SWARM),
-    _accepted("userland-proxy", Kind.SWITCH, "published ports are served by the kernel"),
-    _accepted("userland-proxy-path", Kind.TEXT, "published ports are served by the kernel"),
+    _accepted("userland-proxy-path", Kind.TEXT, "the proxy is a part of this engine"),
     # Promises that this daemon could not keep
     _refused("allow-direct-routing", Kind.SWITCH, "containers' own addresses cannot be reached from other hosts here"),
     _refused("api-cors-header", Kind.TEXT, "web pages must not reach the API"),

@@ -35,10 +35,11 @@ def engine_settings(config: DaemonConfig, instance: str) -> EngineSettings:
         fixed_cidr_v6=config.fixed_cidr_v6,
         ipv6=config.ipv6,
         icc=config.icc,
-        ip_masq=config.ip_masq,
+        ip_masq=config.ip_masq and config.iptables,  # a firewall rule, too
         ip_forward=config.ip_forward,
         mtu=config.mtu,
         default_bind_address=config.ip,
+        userland_proxy=config.userland_proxy,
         default_address_pools=tuple(AddressPool(base=pool.base, size=pool.size) for pool in config.default_address_pools),
         default_network_opts=config.default_network_opts,
         host_gateway_ips=tuple(gateways),
@@ -98,7 +99,7 @@ def driver_sections(config: DaemonConfig) -> dict[str, dict[str, Any]]:
         section[option] = value
 
     given = config.model_fields_set
-    for key in ("iptables", "ip-forward", "ip-forward-no-drop"):
+    for key in ("iptables", "ip6tables", "ip-forward", "ip-forward-no-drop"):
         if key.replace("-", "_") in given:
             put("network.bridge", key, getattr(config, key.replace("-", "_")), key)
     if config.default_address_pools:

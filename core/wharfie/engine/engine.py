@@ -28,6 +28,7 @@ from wharfie.engine.networks.endpoints import Endpoints
 from wharfie.engine.networks.names import Names
 from wharfie.engine.networks.networks import Networks
 from wharfie.engine.networks.ports import HostPorts
+from wharfie.engine.networks.relaying import Relaying
 from wharfie.engine.recovery import Recovery
 from wharfie.engine.settings import EngineSettings
 from wharfie.engine.system import System
@@ -65,7 +66,7 @@ class Engine:
     ending: Ending
     debts: Debts
     metadata: Metadata
-    ports: HostPorts
+    endpoints: Endpoints
     background: set[asyncio.Task[None]]
 
     @classmethod
@@ -78,8 +79,8 @@ class Engine:
         networks = Networks(settings, metadata, drivers, events, lambda: catalog)
         volumes = Volumes(settings, metadata, drivers, events, lambda: catalog)
         names = Names(settings.exec_root / "names")
-        ports = HostPorts(settings.default_bind_address)
-        endpoints = Endpoints(networks, names, ports, events)
+        relaying = Relaying(settings.exec_root, enabled=settings.userland_proxy)
+        endpoints = Endpoints(networks, names, HostPorts(), relaying, events)
         debts = Debts(metadata, drivers)
         images = Images(
             metadata,
@@ -170,7 +171,7 @@ class Engine:
             ending=ending,
             debts=debts,
             metadata=metadata,
-            ports=ports,
+            endpoints=endpoints,
             background=set(),
         )
         recovery = Recovery(
@@ -255,7 +256,7 @@ class Engine:
         await self.images.close()
         self.copying.close()
         await self.drivers.close()
-        self.ports.close()
+        self.endpoints.close()
         self.metadata.close()
 
     async def _stop_all(self) -> None:

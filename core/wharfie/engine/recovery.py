@@ -71,9 +71,11 @@ class Recovery:
         for runtime, stranger in found.values():
             await self._delete(stranger.id, runtime)
         await self._reconcile(running)
+        await self.endpoints.open()
         for container in running:
-            self.endpoints.adopt(container)
+            await self.endpoints.adopt(container)
             self.health.adopt(container)
+        await self.endpoints.settle()
         self._clear_files(running, [container for container, _ in missed])
         for container, end in missed:
             await self.ending.ended(container, end)

@@ -59,6 +59,7 @@ class EngineSettings:
     ip_forward: bool = True
     mtu: int = 1500
     default_bind_address: str = "0.0.0.0"  # Docker's key `ip`: where published ports listen
+    userland_proxy: bool = True  # relay published ports where the kernel's translation does not reach
     default_address_pools: tuple[AddressPool, ...] = ()  # empty: Docker's own
     default_network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # driver → options
     host_gateway_ips: tuple[str, ...] = ()

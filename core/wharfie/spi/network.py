@@ -71,6 +71,12 @@ class Network:
     options: Strings = field(default_factory=dict)
     labels: Strings = field(default_factory=dict)
     needs_gateway: bool = True  # filled in by `plan`: must the core reserve a gateway address? (Docker's GwAllocCheck)
+    host_address: Address | None = None
+    """Filled in by `plan`: the host's address for published ports that name none. 0.0.0.0: all addresses, those of IPv6
+    too; None: the driver has no opinion."""
+    direct: frozenset[int] = frozenset()
+    """Filled in by `plan`: versions of IP in which published ports are reached at the container's own address, so that the
+    core takes no port of the host for them (Docker's gateway mode `routed`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +130,8 @@ class Port:
     protocol: Literal["tcp", "udp", "sctp"]
     container_port: int
     host_address: Address  # 0.0.0.0 or :: for all
-    host_port: int
+    host_port: int  # 0: none, the network is `direct` in this version of IP
+    relayed: bool = False  # the core's proxy listens there too, so a driver without a firewall may leave it at that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

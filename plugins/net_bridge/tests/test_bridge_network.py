@@ -130,16 +130,19 @@ def test_what_the_kernel_says_reaches_the_caller(world, driver):
 
 def test_status_and_probe(world, driver):
     driver.probe()
-    assert dict(driver.status())["Bridge firewall"] == f"nftables, table inet wharfie_{world.instance}"
+    assert dict(driver.status())["Bridge firewall"] == f"nftables, table inet wharfie_{world.instance}, IPv4 and IPv6"
 
 
 def test_without_a_firewall_nothing_is_published(world):
-    driver = world.driver(iptables=False)
+    driver = world.driver(iptables=False, ip6tables=False)
     net = world.network(1)
     driver.create_network(net)
     joined = dataclasses.replace(world.container(driver, "web").join(net, 2), ports=(world.port("0.0.0.0:8080:80"),))
     with pytest.raises(Unavailable, match="iptables"):
         driver.publish(net, joined)
+    relayed = dataclasses.replace(joined, ports=tuple(dataclasses.replace(port, relayed=True) for port in joined.ports))
+    driver.publish(net, relayed)
+    driver.unpublish(net, relayed)
     driver.leave(net, joined)
     driver.delete_network(net)
     assert (world.sh("nft list ruleset"), world.links()) == ("", ["lo"])

@@ -117,14 +117,13 @@ def test_a_network_without_gateway_needs_none():
     assert not make().plan(draft(internal=True, ipv6=True, options={mode4: "isolated", mode6: "isolated"})).needs_gateway
 
 
-def test_capabilities_follow_the_settings():
+def test_capabilities():
     assert make().capabilities() == {
         NetworkCapability.PUBLISH,
         NetworkCapability.NAMESPACE,
         NetworkCapability.MULTIPLE,
         NetworkCapability.ADDRESSES,
     }
-    assert NetworkCapability.PUBLISH not in make(iptables=False).capabilities()
 
 
 def test_settings_that_cannot_be_right():

@@ -41,20 +41,24 @@ class BridgeDriver(NetworkDriver):
         self._firewall: Firewall | None = None
 
     def capabilities(self) -> frozenset[NetworkCapability]:
-        offered = {NetworkCapability.NAMESPACE, NetworkCapability.MULTIPLE, NetworkCapability.ADDRESSES}
-        if self._settings.iptables:
-            offered.add(NetworkCapability.PUBLISH)
-        return frozenset(offered)
+        return frozenset(
+            {
+                NetworkCapability.NAMESPACE,
+                NetworkCapability.MULTIPLE,
+                NetworkCapability.ADDRESSES,
+                NetworkCapability.PUBLISH,
+            }
+        )
 
     def check(self) -> Sequence[Problem]:
-        if self._settings.iptables and not nft.available():
+        if self._settings.families and not nft.available():
             return (Problem(what=f"the library {nft.LIBRARY} is not installed", fix="apt-get install libnftables1"),)
         return ()
 
     def open(self) -> None:
-        if self._settings.iptables:
+        if self._settings.families:
             self._nft = nft.Nft()
-            self._firewall = Firewall(self._nft, self._instance, self._log)
+            self._firewall = Firewall(self._nft, self._instance, self._settings.families, self._log)
 
     def close(self) -> None:
         if self._nft is not None:
@@ -67,7 +71,10 @@ class BridgeDriver(NetworkDriver):
             self._nft.list("list tables")
 
     def status(self) -> Sequence[tuple[str, str]]:
-        return (("Bridge firewall", f"nftables, table inet {self._firewall.table}" if self._firewall else "none"),)
+        versions = " and ".join(f"IPv{version}" for version in sorted(self._settings.families))
+        table = f"nftables, table inet {self._firewall.table}, {versions}" if self._firewall else "none"
+        forwarding = "turned on by this daemon" if self._forwarding.ours else "left as it was"
+        return (("Bridge firewall", table), ("Bridge IP forwarding", forwarding))
 
     def plan(self, draft: Network) -> Network:
         options = self._options(draft)
@@ -75,7 +82,13 @@ class BridgeDriver(NetworkDriver):
             options.gateway_mode(version) == "isolated" for version, used in ((4, draft.ipv4), (6, draft.ipv6)) if used
         )
         complete = {**draft.options, NAME: options.bridge, MTU: str(options.mtu)}
-        return dataclasses.replace(draft, options=complete, needs_gateway=not isolated)
+        return dataclasses.replace(
+            draft,
+            options=complete,
+            needs_gateway=not isolated,
+            host_address=options.host_binding,
+            direct=frozenset(version for version in (4, 6) if options.gateway_mode(version) == "routed"),
+        )
 
     def create_network(self, network: Network) -> None:
         options = self._options(network)
@@ -84,7 +97,7 @@ class BridgeDriver(NetworkDriver):
             self._need_forwarding(network)
         if self._firewall is not None:
             try:
-                self._firewall.put(network.id, Segment.of(network, options))
+                self._firewall.put(network.id, self._segment(network))
             except BaseException:
                 # Without its rules a network is neither apart nor closed to the outside.
                 delete_bridge(network, options, self._instance)
@@ -119,15 +132,18 @@ class BridgeDriver(NetworkDriver):
                 detach(joined.endpoint.id)
 
     def publish(self, network: Network, joined: Joined) -> None:
-        firewall, elements = self._published(network, joined)
-        firewall.publish(joined.endpoint.id, elements)
+        self._refuse_unserved(joined)
+        if self._firewall is None:
+            return
+        self._firewall.publish(joined.endpoint.id, self._port_elements(network, joined))
         with self._no_obstacle(joined):
             for port, _ in _udp(joined):
                 forget_untranslated(port.host_address, port.host_port)
 
     def unpublish(self, network: Network, joined: Joined) -> None:
-        firewall, elements = self._published(network, joined)
-        firewall.unpublish(joined.endpoint.id, elements)
+        if self._firewall is None:
+            return
+        self._firewall.unpublish(joined.endpoint.id, self._port_elements(network, joined))
         with self._no_obstacle(joined):
             for port, target in _udp(joined):
                 forget_translated(port.host_port, target, port.container_port)
@@ -144,7 +160,7 @@ class BridgeDriver(NetworkDriver):
                 options = self._options(network)
                 create_bridge(network, options, self._instance)
                 self._need_forwarding(network)
-                segments[network.id] = Segment.of(network, options)
+                segments[network.id] = self._segment(network)
         alive: dict[str, Network] = {network.id: network for network in networks if network.id in segments}
         published: dict[str, list[Element]] = {}
         for one in joined:
@@ -162,10 +178,22 @@ class BridgeDriver(NetworkDriver):
     def _options(self, network: Network) -> BridgeOptions:
         return parse(network, self._settings.mtu)
 
-    def _published(self, network: Network, joined: Joined) -> tuple[Firewall, list[Element]]:
-        if self._firewall is None:
-            raise Unavailable('ports cannot be published: "iptables" is false in the settings of network driver bridge')
-        return self._firewall, port_elements(Segment.of(network, self._options(network)), joined)
+    def _port_elements(self, network: Network, joined: Joined) -> list[Element]:
+        return port_elements(self._segment(network), joined)
+
+    def _segment(self, network: Network) -> Segment:
+        return Segment.of(network, self._options(network), self._settings.families)
+
+    def _refuse_unserved(self, joined: Joined) -> None:
+        """Without a firewall ports are the core's proxy's alone. Errors: Unavailable (it does not serve one of them)."""
+        for port in joined.ports:
+            version = port.host_address.version
+            if version not in self._settings.families and not port.relayed and port.host_port:
+                key = "iptables" if version == 4 else "ip6tables"
+                raise Unavailable(
+                    f'port {port.host_port} cannot be published: "{key}" is false and no userland proxy serves it; make'
+                    f' "{key}" or "userland-proxy" true'
+                )
 
     @contextlib.contextmanager
     def _no_obstacle(self, joined: Joined) -> Iterator[None]:
@@ -225,5 +253,5 @@ def _udp(joined: Joined) -> Iterator[tuple[Port, Address]]:
     """The UDP ports of an endpoint, with the endpoint's address."""
     targets: dict[int, Address] = {address.version: address.ip for address in joined.endpoint.addresses}
     for port in joined.ports:
-        if port.protocol == "udp" and port.host_address.version in targets:
+        if port.protocol == "udp" and port.host_port and port.host_address.version in targets:
             yield port, targets[port.host_address.version]

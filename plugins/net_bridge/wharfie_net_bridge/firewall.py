@@ -20,11 +20,13 @@ class Firewall:
     that starts gets its memory from `reconcile`, through `replace`.
     """
 
-    def __init__(self, nft: Nft, instance: str, log: logging.Logger) -> None:
+    def __init__(self, nft: Nft, instance: str, families: frozenset[int], log: logging.Logger) -> None:
+        """`families`: the versions of IP that it has rules for."""
         self.table = f"wharfie_{instance}"
         self.drop_strangers = False
         self._mark = f"wharfie:{instance}"
         self._nft = nft
+        self._families = families
         self._log = log
         self._lock = threading.Lock()
         self._built: bool | None = None  # whether strangers are dropped by the table that we made; None: there is none
@@ -120,7 +122,7 @@ class Firewall:
             if self._segments:
                 elements = [element for segment in self._segments.values() for element in segment.elements()]
                 elements += [element for element, _ in self._ports.values()]
-                self._nft.run(render(self.table, elements, drop_strangers=self.drop_strangers))
+                self._nft.run(render(self.table, elements, self._families, drop_strangers=self.drop_strangers))
                 self._built = self.drop_strangers
             else:
                 self._nft.run(f"add table inet {self.table}\ndelete table inet {self.table}")

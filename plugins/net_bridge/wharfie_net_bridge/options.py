@@ -48,6 +48,7 @@ class BridgeOptions:
     gateway_mode4: GatewayMode
     gateway_mode6: GatewayMode
     host_ipv4: IPv4Address | None  # leave from this address of the host
+    host_binding: IPv4Address | None  # where ports are published that name no address of the host
     trusted: tuple[str, ...]  # interfaces of the host from which containers may be reached directly
 
     def gateway_mode(self, version: int) -> GatewayMode:
@@ -59,7 +60,6 @@ def parse(network: Network, mtu: int) -> BridgeOptions:
     left alone, as Docker does. Errors: InvalidArgument naming the option."""
     given = network.options
     _flag(given, DEFAULT_BRIDGE, default=False)
-    _address(given, HOST_BINDING_IPV4)
     trusted = tuple(filter(None, given.get(TRUSTED_HOST_INTERFACES, "").split(":")))
     options = BridgeOptions(
         bridge=_interface(NAME, given.get(NAME) or bridge_name(network.id)),
@@ -70,6 +70,7 @@ def parse(network: Network, mtu: int) -> BridgeOptions:
         gateway_mode4=_gateway_mode(given, GATEWAY_MODE_IPV4),
         gateway_mode6=_gateway_mode(given, GATEWAY_MODE_IPV6),
         host_ipv4=_address(given, HOST_IPV4),
+        host_binding=_address(given, HOST_BINDING_IPV4),
         trusted=tuple(_interface(TRUSTED_HOST_INTERFACES, name) for name in trusted),
     )
     for option, mode in ((GATEWAY_MODE_IPV4, options.gateway_mode4), (GATEWAY_MODE_IPV6, options.gateway_mode6)):

@@ -45,10 +45,12 @@ class Segment:
     subnets: tuple[Subnet, ...]
     internal: bool
     options: BridgeOptions
+    families: frozenset[int]  # versions of IP that there are rules for
 
     @classmethod
-    def of(cls, network: Network, options: BridgeOptions) -> Segment:
-        return cls(subnets=tuple(pool.subnet for pool in network.pools), internal=network.internal, options=options)
+    def of(cls, network: Network, options: BridgeOptions, families: frozenset[int]) -> Segment:
+        subnets = tuple(pool.subnet for pool in network.pools if pool.subnet.version in families)
+        return cls(subnets=subnets, internal=network.internal, options=options, families=families)
 
     def elements(self) -> Iterable[Element]:
         """What the network adds to the table's sets."""
@@ -84,7 +86,7 @@ def port_elements(segment: Segment, joined: Joined) -> list[Element]:
     for port in joined.ports:
         version = port.host_address.version
         target = targets.get(version)
-        if target is None:
+        if target is None or version not in segment.families:
             continue
         inside = f"{target} . {port.protocol} . {port.container_port}"
         if segment.options.gateway_mode(version) == "routed":
@@ -164,9 +166,10 @@ _CHAINS = {
 _STRANGERS_DROPPED = ['meta iifkind "bridge" return', 'meta oifkind "bridge" return', "drop"]
 
 
-def render(table: str, elements: Iterable[Element], *, drop_strangers: bool) -> str:
+def render(table: str, elements: Iterable[Element], families: frozenset[int], *, drop_strangers: bool) -> str:
     """The transaction that makes the table from whatever is there: nothing, an older state, a half-flushed one.
 
+    What is of none of `families` passes. Elements are of these families only.
     Who changes the type of a set or map in a later version must give it a new name: the kernel keeps the old type.
     """
     sets = dict(_SETS)
@@ -183,6 +186,8 @@ def render(table: str, elements: Iterable[Element], *, drop_strangers: bool) -> 
     lines += [f"flush chain inet {table} {name}" for name in chains]
     lines += [f"flush set inet {table} {name}" for name in sets]
     lines += [f"flush map inet {table} {name}" for name in maps]
+    for version in {4, 6} - families:
+        lines += [f"add rule inet {table} {name} meta nfproto ipv{version} accept" for name in ("guard", "forward")]
     for name, rules in chains.items():
         lines += [f"add rule inet {table} {name} {rule}" for rule in rules]
     lines += change("add", table, elements)

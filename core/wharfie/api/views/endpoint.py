@@ -75,7 +75,7 @@ def port_map_view(container: Container) -> dict[str, Any]:
     if not _is_up(container):
         return ports
     for port in _published(container):
-        binding = {"HostIp": str(port.host_address), "HostPort": str(port.host_port)}
+        binding = {"HostIp": str(port.host_address), "HostPort": str(port.host_port or "")}
         ports.setdefault(f"{port.container_port}/{port.protocol}", []).append(binding)
     for exposed in container.exposed:
         ports.setdefault(exposed, None)
@@ -90,7 +90,7 @@ def port_list_view(container: Container) -> list[dict[str, Any]]:
         {
             "IP": str(port.host_address),
             "PrivatePort": port.container_port,
-            "PublicPort": port.host_port,
+            **({"PublicPort": port.host_port} if port.host_port else {}),
             "Type": port.protocol,
         }
         for port in _published(container)

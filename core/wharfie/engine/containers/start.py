@@ -226,7 +226,7 @@ class Starter:
         if not endpoints or process.netns is None:
             return
         sandbox = Sandbox(id=new_id(), path=process.netns)
-        await self.endpoints.join_all(container, endpoints, sandbox, undo)
+        await self.endpoints.join_all(container, endpoints, sandbox, process.pid, undo)
 
 
 def container_attributes(container: Container, **more: str) -> dict[str, str]:

@@ -190,6 +190,8 @@ class NetworkRecord(Model):
     asked: IPAM | None = None  # of a configuration network: what networks made from it ask their IPAM driver for
     predefined: bool = False
     needs_gateway: bool = True
+    host_address: str = ""  # filled in by the driver's `plan`, as the next
+    direct: list[int] = Field(default_factory=list)
 
 
 class PoolRecord(Model):

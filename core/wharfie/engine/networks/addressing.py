@@ -159,6 +159,8 @@ def as_network(record: NetworkRecord) -> Network:
         options=dict(record.planned or record.options),
         labels=dict(record.labels),
         needs_gateway=record.needs_gateway,
+        host_address=ip_address(record.host_address) if record.host_address else None,
+        direct=frozenset(record.direct),
     )
 
 

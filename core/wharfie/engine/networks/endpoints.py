@@ -7,9 +7,11 @@ endpoint that has the default route (see `gateways`) publishes the ports; both m
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface, ip_address, ip_network
+from pathlib import Path
 
 from wharfie.engine.events import Events
 from wharfie.engine.identity import new_id
@@ -20,15 +22,20 @@ from wharfie.engine.networks import gateways, sysctls
 from wharfie.engine.networks.addressing import as_network
 from wharfie.engine.networks.names import Names
 from wharfie.engine.networks.networks import Networks
-from wharfie.engine.networks.ports import HostPorts
+from wharfie.engine.networks.ports import HostPorts, Scope, place_of
+from wharfie.engine.networks.relaying import Relaying
 from wharfie.engine.undo import Undo
 from wharfie.plugins.supervisor import Supervised
+from wharfie.proxy.launch import Place, Target
 from wharfie.spi.driver import ContainerFacts
 from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, WharfieError
 from wharfie.spi.ipam import CONTAINER_NAME, Address, Interface, IpamDriver
 from wharfie.spi.network import Attachment, Endpoint, Joined, NetworkCapability, NetworkDriver, Port, Sandbox
 
 log = logging.getLogger(__name__)
+
+_IPV6 = Path("/proc/net/if_inet6")
+"""Missing on a host whose kernel does without IPv6."""
 
 Routes = tuple[bool, bool]
 """Whether an endpoint has the default route of IPv4, of IPv6."""
@@ -37,10 +44,12 @@ Routes = tuple[bool, bool]
 class Endpoints:
     """Joining and leaving. The caller holds the container's lock and stores the container afterwards."""
 
-    def __init__(self, networks: Networks, names: Names, ports: HostPorts, events: Events) -> None:
+    def __init__(self, networks: Networks, names: Names, ports: HostPorts, relaying: Relaying, events: Events) -> None:
         self._networks = networks
         self._names = names
-        self.ports = ports
+        self._ports = ports
+        self._relaying = relaying
+        self._inherited: Mapping[str, Mapping[Place, socket.socket]] = {}  # sockets from before this daemon, by container
         self._events = events
 
     # ---- a start
@@ -114,8 +123,13 @@ class Endpoints:
         """The container's record has the addresses now."""
         self._networks.promised.get(endpoint.network_id, set()).difference_update(one.ip for one in endpoint.addresses)
 
-    async def join_all(self, container: Container, endpoints: Sequence[Endpoint], sandbox: Sandbox, undo: Undo) -> None:
-        """Join each endpoint and publish the container's ports; fills `container.joined` and `container.networks`."""
+    async def join_all(
+        self, container: Container, endpoints: Sequence[Endpoint], sandbox: Sandbox, pid: int, undo: Undo
+    ) -> None:
+        """Join each endpoint and publish the container's ports; fills `container.joined` and `container.networks`.
+
+        `pid`: of the container's process.
+        """
         container.joined = []
         container.sandbox_id = sandbox.id
         for (name, settings), endpoint in zip(list(container.networks.items()), endpoints, strict=True):
@@ -124,7 +138,7 @@ class Endpoints:
             self._kept(endpoint)
             _fill(settings, joined, self._networks.get(endpoint.network_id))
             container.networks[name] = settings
-        await self._publish(container, undo)
+        await self._publish(container, pid, undo)
 
     async def _join(self, container: Container, endpoint: Endpoint, sandbox: Sandbox, undo: Undo) -> JoinedEndpoint:
         record = self._networks.get(endpoint.network_id)
@@ -144,7 +158,7 @@ class Endpoints:
         self._emit("connect", record, container)
         return JoinedEndpoint(network_id=record.id, network=record.name, joined=joined)
 
-    async def _publish(self, container: Container, undo: Undo) -> None:
+    async def _publish(self, container: Container, pid: int, undo: Undo) -> None:
         bindings = _bindings(container)
         if not bindings:
             return
@@ -154,22 +168,54 @@ class Endpoints:
         index, driver = carrier
         entry = container.joined[index]
         try:
-            ports = self.ports.reserve(container.id, bindings)
+            ports = self._ports.reserve(container.id, bindings, self._scope(entry))
         except WharfieError as error:
             raise type(error)(
                 "failed to set up container networking: driver failed programming external connectivity on endpoint "
                 f"{container.name} ({entry.joined.endpoint.id}): {error.message}"
             ) from error
 
-        async def release() -> None:
-            self.ports.release(container.id)
-
-        undo.add("host ports", release)
-        joined = _with_ports(entry.joined, ports)
+        undo.add("host ports", lambda: self._give_up(container.id))
+        joined = _with_ports(entry.joined, tuple(self._marked(entry.joined.endpoint, port) for port in ports))
         network = as_network(self._networks.get(entry.network_id))
         await driver.call(NetworkDriver.publish, network, joined)
         undo.add("published ports", lambda: driver.call(NetworkDriver.unpublish, network, joined))
+        await self._relay(container.id, joined, pid)
         container.joined[index] = JoinedEndpoint(network_id=entry.network_id, network=entry.network, joined=joined)
+
+    def _scope(self, entry: JoinedEndpoint) -> Scope:
+        """Where ports of this endpoint are published."""
+        record = self._networks.get(entry.network_id)
+        own = {interface.version for interface in entry.joined.endpoint.addresses}
+        versions = own if not self._relaying.enabled else own | {6}  # the proxy relays from IPv6 to IPv4, not back
+        if not _IPV6.exists():
+            versions -= {6}
+        network = as_network(record)
+        return Scope(
+            address=network.host_address or self._networks.default_host_address(record),
+            versions=frozenset(versions),
+            direct=network.direct,
+        )
+
+    def _marked(self, endpoint: Endpoint, port: Port) -> Port:
+        """Tell the driver which ports the proxy will serve."""
+        relayed = self._relaying.enabled and port.host_port > 0 and _target(endpoint, port) is not None
+        return replace(port, relayed=relayed)
+
+    async def _relay(self, id: str, joined: Joined, pid: int) -> None:
+        """Let the proxy have the ports too."""
+        held = self._ports.held(id)
+        routes = {}
+        for port in joined.ports:
+            place, target = place_of(port), _target(joined.endpoint, port)
+            if place in held and target is not None:
+                routes[place] = held[place], target
+        await self._relaying.serve(id, routes, pid)
+
+    async def _give_up(self, id: str) -> None:
+        """Give all host ports of a container back."""
+        await self._relaying.drop(id)
+        self._ports.release(id)
 
     async def _carrier(self, container: Container) -> tuple[int, Supervised[NetworkDriver]] | None:
         """The endpoint that publishes ports: the one with the default route (IPv4's, if there is one) if its driver can."""
@@ -201,7 +247,7 @@ class Endpoints:
             undo.add("default route", back)
             await self._settle(container, ())
             if not any(entry.joined.ports for entry in container.joined):
-                await self._publish(container, undo)
+                await self._publish(container, container.state.pid, undo)
             undo.commit()
         self._kept(endpoint)
         _fill(settings, self._entry(container, record), record)
@@ -248,7 +294,7 @@ class Endpoints:
         _fill(container.networks[record.name], container.joined[index], record)
 
     async def _move_ports(self, container: Container, ports: tuple[Port, ...]) -> None:
-        """Publish at the endpoint that carries them now; their reservations stay."""
+        """Publish at the endpoint that carries them now; their reservations stay. Without one they are given up."""
         carrier = await self._carrier(container)
         for index, entry in enumerate(container.joined):
             if not entry.joined.ports or (carrier is not None and carrier[0] == index):
@@ -259,11 +305,14 @@ class Endpoints:
             ports += entry.joined.ports
             container.joined[index] = entry.model_copy(update={"joined": _with_ports(entry.joined, ())})
         if carrier is None or not ports:
+            if carrier is None:
+                await self._give_up(container.id)
             return
         index, driver = carrier
         entry = container.joined[index]
         joined = _with_ports(entry.joined, ports)
         await driver.call(NetworkDriver.publish, as_network(self._networks.get(entry.network_id)), joined)
+        await self._relay(container.id, joined, container.state.pid)
         container.joined[index] = entry.model_copy(update={"joined": joined})
 
     # ---- an end
@@ -275,7 +324,7 @@ class Endpoints:
         """
         for entry in entries:
             await self._leave(container, _without_sandbox(entry))
-        self.ports.release(container.id)
+        await self._give_up(container.id)
         self._names.forget(container.id)
 
     async def _leave(self, container: Container, entry: JoinedEndpoint) -> None:
@@ -297,16 +346,38 @@ class Endpoints:
         self._networks.busy.get(record.id, set()).discard(container.id)
         self._emit("disconnect", record, container)
 
-    def adopt(self, container: Container) -> None:
+    async def open(self) -> None:
+        """Find what a helper of the last daemon holds."""
+        self._inherited = await self._relaying.open()
+
+    async def adopt(self, container: Container) -> None:
         """After a daemon start: a running container is in its networks; hold what it holds."""
         for entry in container.joined:
             record = self._networks.get(entry.network_id)
             self._networks.busy.setdefault(record.id, set()).add(container.id)
             self._name(container, record, entry.joined)
-            for port in self.ports.hold(container.id, entry.joined.ports):
+            inherited = self._inherited.get(container.id, {})
+            for port in self._ports.hold(container.id, entry.joined.ports, inherited):
                 log.warning(
                     "%s: host port %s:%d was taken by another process", container.name, port.host_address, port.host_port
                 )
+            try:
+                await self._relay(container.id, entry.joined, container.state.pid)
+            except WharfieError as error:
+                log.error("%s: %s", container.name, error)
+
+    async def settle(self) -> None:
+        """After all running containers were adopted: what is held for others is given up."""
+        await self._relaying.drop_strangers(set(self._inherited))
+        for sockets in self._inherited.values():
+            for held in sockets.values():
+                held.close()
+        self._inherited = {}
+
+    def close(self) -> None:
+        """Let everything go that ends with this process; what containers use goes on."""
+        self._relaying.close()
+        self._ports.close()
 
     # ---- names
 
@@ -344,6 +415,15 @@ def _wanted(settings: EndpointSettings) -> dict[int, Address]:
     except ValueError as error:
         raise InvalidArgument(f"invalid endpoint settings: {error}") from error
     return {address.version: address for address in addresses}
+
+
+def _target(endpoint: Endpoint, port: Port) -> Target | None:
+    """Where the proxy takes a port's connections; None: the container has no address that they could go to."""
+    addresses = {interface.version: interface.ip for interface in endpoint.addresses}
+    address = addresses.get(port.host_address.version)
+    if address is None and port.host_address.version == 6:
+        address = addresses.get(4)
+    return None if address is None else Target(str(address), port.container_port)
 
 
 def _bindings(container: Container) -> Mapping[str, Sequence[PortBinding]]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 from wharfie.engine.events import Events
 from wharfie.engine.filters import Filters, boolean, check, labels_match, moment
@@ -175,6 +175,8 @@ class Networks:
         planned = await driver.call(NetworkDriver.plan, as_network(record))
         record.planned = dict(planned.options)
         record.needs_gateway = planned.needs_gateway
+        record.host_address = str(planned.host_address or "")
+        record.direct = sorted(planned.direct)
         async with Undo(f"network {record.name}") as undo:
             if NetworkCapability.ADDRESSES in driver.capabilities:
                 ipam = await self.ipam(record.ipam_driver)
@@ -215,6 +217,10 @@ class Networks:
         except NotFound as error:
             log.info("%s", error)
             raise NotFound(f'plugin "{name}" not found') from error
+
+    def default_host_address(self, record: NetworkRecord) -> Address:
+        """Where ports are published that name no address, if the network's driver has no opinion."""
+        return ip_address(self._settings.default_bind_address if record.predefined else "0.0.0.0")
 
     async def driver_of(self, record: NetworkRecord) -> Supervised[NetworkDriver]:
         return await self._drivers.get(NetworkDriver, record.driver)

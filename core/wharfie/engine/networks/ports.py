@@ -7,14 +7,17 @@ included, and a connection to it reaches the container by the driver's rules bef
 from __future__ import annotations
 
 import errno
+import fcntl
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from ipaddress import ip_address
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Literal, cast
 
 from wharfie.engine.model.host import PortBinding
+from wharfie.proxy.launch import Place
 from wharfie.spi.errors import Conflict, InvalidArgument, WharfieError
 from wharfie.spi.ipam import Address
 from wharfie.spi.network import Port
@@ -26,18 +29,30 @@ _KINDS: Mapping[str, tuple[int, int]] = {
     "udp": (socket.SOCK_DGRAM, 0),
     "sctp": (socket.SOCK_STREAM, 132),  # IPPROTO_SCTP
 }
+_ALL: Mapping[int, Address] = {4: IPv4Address("0.0.0.0"), 6: IPv6Address("::")}
 _FREE = "port is already allocated"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Where ports are published that name no address of the host."""
+
+    address: Address
+    """0.0.0.0: all addresses, those of IPv6 too."""
+    versions: frozenset[int]
+    """Versions of IP at whose addresses of the host the ports can be served."""
+    direct: frozenset[int] = frozenset()
+    """Versions in which the container is reached by its own address, so that no port of the host is taken."""
+
+
 class HostPorts:
     """The reservations of this daemon, by container."""
 
-    default_address: str = "0.0.0.0"  # Docker's default for `-p`
-    _held: dict[str, list[socket.socket]] = field(default_factory=dict)
-    _next: dict[str, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._held: dict[str, dict[Place, socket.socket]] = {}
+        self._next: dict[str, int] = {}
 
-    def reserve(self, owner: str, bindings: Mapping[str, Sequence[PortBinding]]) -> tuple[Port, ...]:
+    def reserve(self, owner: str, bindings: Mapping[str, Sequence[PortBinding]], scope: Scope) -> tuple[Port, ...]:
         """Reserve host ports for `bindings` ("80/tcp" → where); nothing is kept when one of them fails.
 
         Errors: Conflict-like with Docker's text (`Bind for 0.0.0.0:80 failed: port is already allocated`),
@@ -48,24 +63,48 @@ class HostPorts:
             for key, wanted in bindings.items():
                 container_port, protocol = parse_port(key)
                 for binding in wanted or [PortBinding()]:
-                    ports.append(self._reserve_one(owner, container_port, protocol, binding))
+                    ports += self._reserve_one(owner, container_port, protocol, binding, scope)
         except BaseException:
             self.release(owner)
             raise
         return tuple(ports)
 
-    def _reserve_one(self, owner: str, container_port: int, protocol: Protocol, binding: PortBinding) -> Port:
-        address = _address(binding.host_ip or self.default_address)
-        first, last = _range(binding.host_port)
+    def _reserve_one(
+        self, owner: str, container_port: int, protocol: Protocol, binding: PortBinding, scope: Scope
+    ) -> Iterable[Port]:
+        addresses = _addresses(binding.host_ip, scope)
+        port = partial(Port, protocol=protocol, container_port=container_port)
+        for address in addresses:
+            if address.version in scope.direct:
+                yield port(host_address=_ALL[address.version], host_port=0)
+        bound = [address for address in addresses if address.version not in scope.direct]
+        if bound:
+            number = self._take(owner, protocol, bound, binding.host_port)
+            for address in bound:
+                yield port(host_address=address, host_port=number)
+
+    def _take(self, owner: str, protocol: Protocol, addresses: Sequence[Address], wanted: str) -> int:
+        """One port that is free at all of these addresses."""
+        first, last = _range(wanted)
         candidates: Iterable[int] = range(first, last + 1) if first else self._ephemeral(protocol)
-        for port in candidates:
-            held = _bind(protocol, address, port)
-            if held is not None:
-                self._held.setdefault(owner, []).append(held)
+        refused = addresses[0]
+        for number in candidates:
+            taken: dict[Place, socket.socket] = {}
+            for address in addresses:
+                place = Place(protocol, str(address), number)
+                held = self._bind(place)
+                if held is None:
+                    refused = address
+                    break
+                taken[place] = held
+            else:
+                self._held.setdefault(owner, {}).update(taken)
                 if not first:
-                    self._next[protocol] = port + 1
-                return Port(protocol=protocol, container_port=container_port, host_address=address, host_port=port)
-        shown = f"[{address}]" if address.version == 6 else str(address)
+                    self._next[protocol] = number + 1
+                return number
+            for held in taken.values():
+                held.close()
+        shown = f"[{refused}]" if refused.version == 6 else str(refused)
         if first:
             raise Conflict(f"Bind for {shown}:{first} failed: {_FREE}")
         raise WharfieError(f"all ports are allocated: no ephemeral {protocol} port is free on {shown}")
@@ -79,20 +118,49 @@ class HostPorts:
         yield from range(start, high + 1)
         yield from range(low, start)
 
-    def hold(self, owner: str, ports: Iterable[Port]) -> list[Port]:
-        """Reserve again what a running container has published; those that somebody else took meanwhile."""
+    def _bind(self, place: Place) -> socket.socket | None:
+        """A socket that holds the port; None when it is taken. Errors: InvalidArgument (no such address here)."""
+        held = _bind(place)
+        if held is None and place.protocol != "udp" and not self._holds(place):
+            # It may be kept only by connections that wait for their last packets. Whoever listens is not passed by this.
+            held = _bind(place, reuse=True)
+        return held
+
+    def _holds(self, place: Place) -> bool:
+        """Whether one of our own reservations is in the way: they do not listen, the kernel would let them share."""
+        unspecified = ("0.0.0.0", "::")
+        return any(
+            place.protocol == other.protocol
+            and place.port == other.port
+            and (":" in place.address) == (":" in other.address)
+            and (place.address == other.address or place.address in unspecified or other.address in unspecified)
+            for places in self._held.values()
+            for other in places
+        )
+
+    def hold(self, owner: str, ports: Iterable[Port], inherited: Mapping[Place, socket.socket]) -> list[Port]:
+        """Reserve again what a running container has published; those that somebody else took meanwhile. `inherited`:
+        sockets that a helper of the last daemon kept."""
         lost = []
         for port in ports:
-            held = _bind(port.protocol, port.host_address, port.host_port)
+            place = place_of(port)
+            if not port.host_port or place in self._held.get(owner, {}):
+                continue
+            known = inherited.get(place)
+            held = _copy(known) if known is not None else self._bind(place)
             if held is None:
                 lost.append(port)
             else:
-                self._held.setdefault(owner, []).append(held)
+                self._held.setdefault(owner, {})[place] = held
         return lost
+
+    def held(self, owner: str) -> Mapping[Place, socket.socket]:
+        """The sockets that hold the owner's ports."""
+        return self._held.get(owner, {})
 
     def release(self, owner: str) -> None:
         """Give all of the owner's ports back. May be repeated."""
-        for held in self._held.pop(owner, ()):
+        for held in self._held.pop(owner, {}).values():
             held.close()
 
     def close(self) -> None:
@@ -100,22 +168,43 @@ class HostPorts:
             self.release(owner)
 
 
-def _bind(protocol: str, address: Address, port: int) -> socket.socket | None:
-    """A socket that holds the port, None when it is taken. Errors: InvalidArgument (no such address here)."""
-    kind, number = _KINDS[protocol]
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+def _copy(known: socket.socket) -> socket.socket:
+    """`socket.dup` would make it blocking, and the proxy's copy with it: they share that."""
+    return socket.socket(fileno=fcntl.fcntl(known.fileno(), fcntl.F_DUPFD_CLOEXEC, 0))
+
+
+def place_of(port: Port) -> Place:
+    return Place(port.protocol, str(port.host_address), port.host_port)
+
+
+def _addresses(wanted: str, scope: Scope) -> list[Address]:
+    """The host's addresses for a port that the user wants at `wanted`, or anywhere."""
+    if wanted:
+        return [_address(wanted)]
+    if scope.address != _ALL[4]:
+        return [scope.address]
+    return [_ALL[version] for version in (4, 6) if version in scope.versions] or [scope.address]
+
+
+def _bind(place: Place, *, reuse: bool = False) -> socket.socket | None:
+    kind, number = _KINDS[place.protocol]
+    family = socket.AF_INET6 if ":" in place.address else socket.AF_INET
     try:
         held = socket.socket(family, kind | socket.SOCK_CLOEXEC, number)
     except OSError as error:
-        raise InvalidArgument(f"this kernel has no {protocol} sockets: {error.strerror}") from error
+        raise InvalidArgument(f"this kernel has no {place.protocol} sockets: {error.strerror}") from error
     try:
-        if address.version == 6:
+        if family == socket.AF_INET6:
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        held.bind((str(address), port))
+        if reuse:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((place.address, place.port))
+        if reuse:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError as error:
         held.close()
         if error.errno == errno.EADDRNOTAVAIL:
-            raise WharfieError(f"cannot bind {address}:{port}: this host has no such address") from error
+            raise WharfieError(f"cannot bind {place.address}:{place.port}: this host has no such address") from error
         return None
     return held
 
