@@ -138,7 +138,7 @@ class Daemon:
         time.sleep(0.05)
         for mount in self.mounts():
             subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
-        for cgroup in Path("/sys/fs/cgroup").glob(f"*{self.cgroup}"):
+        for cgroup in self._groups():
             for folder in sorted(cgroup.rglob("*/"), reverse=True):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
@@ -248,7 +248,12 @@ class Daemon:
         return found
 
     def cgroups(self) -> list[str]:
-        return sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"*{self.cgroup}/*/"))
+        return sorted(str(path) for group in self._groups() for path in group.glob("*/"))
+
+    def _groups(self) -> list[Path]:
+        """The parent of all containers' cgroups: in every hierarchy of version 1, in the one tree of version 2."""
+        root = Path("/sys/fs/cgroup")
+        return [path for path in (*root.glob(f"*{self.cgroup}"), root / self.cgroup.lstrip("/")) if path.is_dir()]
 
     def processes(self) -> list[str]:
         """Processes whose command line names this daemon's folders (the daemon itself, its zygote, its shims)."""

@@ -152,7 +152,13 @@ def test_statistics():
     first = stats_view(container, counters, None, host_memory=1000)
     assert first["memory_stats"] == {"usage": 7, "stats": {"cache": 1}, "limit": 1000}
     assert first["pids_stats"] == {"current": 2}
-    assert first["blkio_stats"]["io_service_bytes_recursive"] == counters["blkio"]
+    # Version 2 counts bytes alone, and what it lacks is null; version 1 has lists.
+    unified = first["blkio_stats"]
+    assert unified.pop("io_service_bytes_recursive") == counters["blkio"]
+    assert set(unified.values()) == {None}
+    both = stats_view(container, counters | {"blkio_serviced": counters["blkio"]}, None, host_memory=1000)["blkio_stats"]
+    assert both["io_serviced_recursive"] == counters["blkio"]
+    assert both["sectors_recursive"] == []
     assert first["cpu_stats"]["cpu_usage"] == {"total_usage": 5, "usage_in_kernelmode": 2, "usage_in_usermode": 3}
     second = stats_view(container, counters, first, host_memory=1000)
     assert (second["preread"], second["precpu_stats"]) == (first["read"], first["cpu_stats"])

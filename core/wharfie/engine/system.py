@@ -118,7 +118,7 @@ class System:
                 "Authorization": list(settings.authorization_plugins) or None,
                 "Log": sorted(self.drivers.known(LogDriver)),
             },
-            **_kernel_abilities(),
+            **_kernel_abilities(unified=self.host.cgroup == "v2"),
             "Debug": settings.debug,
             "NFd": _count("/proc/self/fd"),
             "OomKillDisable": self.host.cgroup != "v2",
@@ -263,14 +263,12 @@ def _os_release() -> Mapping[str, str]:
     return {key: value.strip('"') for key, value in re.findall(r"^([A-Z_]+)=(.*)$", text, re.MULTILINE)}
 
 
-def _kernel_abilities() -> dict[str, bool]:
-    """What cgroups and sysctls offer."""
-    controllers = Path("/proc/cgroups").read_text() if Path("/proc/cgroups").exists() else ""
+def _kernel_abilities(*, unified: bool) -> dict[str, bool]:
+    """What cgroups and sysctls offer. Newer kernels list version 1's controllers alone in /proc/cgroups."""
+    table = Path("/sys/fs/cgroup/cgroup.controllers" if unified else "/proc/cgroups")
+    controllers = set(table.read_text().split()) if table.exists() else set()
     forwarding = Path("/proc/sys/net/ipv4/ip_forward")
-    has = {
-        name: re.search(rf"^{name}\s", controllers, re.MULTILINE) is not None
-        for name in ("memory", "cpu", "cpuset", "pids")
-    }
+    has = {name: name in controllers for name in ("memory", "cpu", "cpuset", "pids")}
     return {
         "MemoryLimit": has["memory"],
         "SwapLimit": has["memory"],

@@ -150,6 +150,8 @@ class V2Reader(GroupReader):
         return inotify(events, _IN_MODIFY) if Path(events).exists() else -1
 
     def stats(self) -> dict[str, Any]:
+        """Without `percpu_ns`, `max_usage`, `failcnt` and `blkio_serviced`: what version 2 counts in their place means
+        something else (the contract of Docker's statistics)."""
         directory = self._directory
         cpu, memory = flat(read(directory, "cpu.stat")), flat(read(directory, "memory.stat"))
         return {
@@ -157,21 +159,17 @@ class V2Reader(GroupReader):
                 "usage_ns": cpu.get("usage_usec", 0) * 1000,
                 "user_ns": cpu.get("user_usec", 0) * 1000,
                 "system_ns": cpu.get("system_usec", 0) * 1000,
-                "percpu_ns": [],
                 "periods": cpu.get("nr_periods", 0),
                 "throttled_periods": cpu.get("nr_throttled", 0),
                 "throttled_ns": cpu.get("throttled_usec", 0) * 1000,
             },
             "memory": {
                 "usage": read_int(directory, "memory.current"),
-                "max_usage": read_int(directory, "memory.peak"),
                 "limit": read_int(directory, "memory.max"),
-                "failcnt": flat(read(directory, "memory.events")).get("max", 0),
                 "stats": memory,
             },
             "pids": {"current": read_int(directory, "pids.current"), "limit": read_int(directory, "pids.max")},
             "blkio": _io(read(directory, "io.stat"), {"rbytes": "read", "wbytes": "write"}),
-            "blkio_serviced": _io(read(directory, "io.stat"), {"rios": "read", "wios": "write"}),
         }
 
 

@@ -281,7 +281,8 @@ class RuntimeDriver(Driver[RuntimeCapability]):
     @deadline(5)
     def stats(self, id: str) -> Mapping[str, Any]:
         """Counters of use (STATS): `cpu` {usage_ns, user_ns, system_ns, throttled…}, `memory` {usage, limit, stats},
-        `pids` {current, limit}, `blkio` [{major, minor, op, value}]."""
+        `pids` {current, limit}, `blkio` [{major, minor, op, value}]; where control groups of version 1 count it, also `cpu`
+        percpu_ns, `memory` max_usage and failcnt, and `blkio_serviced`."""
         raise Unsupported(f'runtime driver "{self.name}" has no statistics')
 
     @deadline(5)

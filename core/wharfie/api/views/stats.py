@@ -101,10 +101,11 @@ def _memory(memory: Mapping[str, Any], host_memory: int) -> dict[str, Any]:
 
 
 def _blkio(counters: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists of device, operation and value; those that no version of cgroups fills any more are empty."""
-    view: dict[str, Any] = {name: [] for name in _BLKIO}
+    """Lists of device, operation and value; those that the first version of cgroups does not fill any more are empty, those
+    that the second has not, which counts bytes alone, are null."""
+    unified = "blkio_serviced" not in counters
+    view: dict[str, Any] = {name: None if unified else [] for name in _BLKIO}
     for name, key in (("io_service_bytes_recursive", "blkio"), ("io_serviced_recursive", "blkio_serviced")):
-        view[name] = [
-            {part: entry[part] for part in ("major", "minor", "op", "value")} for entry in counters.get(key) or ()
-        ]
+        if key in counters:
+            view[name] = [{part: entry[part] for part in ("major", "minor", "op", "value")} for entry in counters[key]]
     return view

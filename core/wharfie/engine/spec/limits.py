@@ -113,7 +113,7 @@ def resources(host: HostConfig) -> dict[str, Any]:
         if value:
             cpu[key] = value
     result: dict[str, Any] = {"memory": memory, "cpu": cpu, "blockIO": _block_io(host)}
-    if host.pids_limit is not None and host.pids_limit > 0:
+    if host.pids_limit:  # -1 is said too, as an update takes a limit away with it
         result["pids"] = {"limit": host.pids_limit}
     return {key: value for key, value in result.items() if value}
 
