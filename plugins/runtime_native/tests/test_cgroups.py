@@ -296,7 +296,7 @@ def test_v2_limits_as_text(tmp_path):
         "memory.low": str(MIB),
         "pids.max": "max",
         "io.max": "8:0 wiops=7",
-        "io.weight": "300",
+        "io.weight": "2930",
     }
     with pytest.raises(InvalidArgument, match="below the memory limit"):
         group.apply({"memory": {"limit": 64 * MIB, "swap": MIB}})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 # sched.h: namespaces
+CLONE_INTO_CGROUP: Final = 0x200000000
 CLONE_NEWCGROUP: Final = 0x02000000
 CLONE_NEWIPC: Final = 0x08000000
 CLONE_NEWNET: Final = 0x40000000

@@ -20,7 +20,7 @@ from wharfie_runtime_native.exec import Exec
 from wharfie_runtime_native.init import Init
 from wharfie_runtime_native.manner import Manner
 from wharfie_runtime_native.namespaces import Namespaces
-from wharfie_runtime_native.syscalls import prctl, setns, unshare
+from wharfie_runtime_native.syscalls import clone3_into_cgroup, prctl, setns, unshare
 
 __all__ = ["CACHE_OPTION", "NativeEngine"]
 
@@ -54,14 +54,14 @@ class NativeEngine(Engine):
     def create(self, rootfs: Path, streams: Streams) -> int:
         spaces = self._namespaces
         init = Init(self.id, self.spec, rootfs, streams, self._cgroup, self._cache, self.manner)
+        self._cgroup.create()
         ours, theirs = channel.pair()
-        pid, grouped = 0, False
+        pid = 0
         try:
             try:
                 pid = self._fork(spaces, lambda: init.run(theirs))
             finally:
                 theirs.close()
-            grouped = bool(channel.expect(ours, "group"))
             if "user" in spaces.new:
                 pid = self._map_users(ours, pid)
             channel.expect(ours, "ready")
@@ -70,8 +70,7 @@ class NativeEngine(Engine):
             ours.close()
             if pid:
                 _end(pid)
-            if grouped:
-                self._cgroup.delete()
+            self._cgroup.delete()
             raise
         self._pid = pid
         return pid
@@ -91,13 +90,13 @@ class NativeEngine(Engine):
         prctl(PR_SET_DUMPABLE, 0)
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         if "user" in spaces.new or not spaces.own("pid"):
-            return _fork(child)
+            return _fork(child, self._cgroup)
         path = spaces.joined.get("pid")
         if path is None:
-            return _fork_elsewhere(child, lambda: unshare(CLONE_NEWPID))
+            return _fork_elsewhere(child, self._cgroup, lambda: unshare(CLONE_NEWPID))
         joined = namespaces.open_namespace("pid", path)
         try:
-            return _fork_elsewhere(child, lambda: setns(joined, CLONE_NEWPID))
+            return _fork_elsewhere(child, self._cgroup, lambda: setns(joined, CLONE_NEWPID))
         finally:
             os.close(joined)
 
@@ -154,9 +153,9 @@ class NativeEngine(Engine):
         """Fork into the pid namespace of the container's first process."""
         prctl(PR_SET_DUMPABLE, 0)
         if not spaces & CLONE_NEWPID:
-            return _fork(child)
+            return _fork(child, self._cgroup)
         try:
-            return _fork_elsewhere(child, lambda: setns(pidfd, CLONE_NEWPID))
+            return _fork_elsewhere(child, self._cgroup, lambda: setns(pidfd, CLONE_NEWPID))
         except ProcessLookupError:
             raise Conflict(f"container {self.id} is not running") from None
 
@@ -212,21 +211,29 @@ def rehearse() -> None:
 warm()
 
 
-def _fork_elsewhere(child: Callable[[], NoReturn], enter: Callable[[], None]) -> int:
+def _fork_elsewhere(child: Callable[[], NoReturn], cgroup: Cgroup, enter: Callable[[], None]) -> int:
     """Fork after `enter` has chosen another pid namespace for children, which the caller then has as before."""
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
         enter()
         try:
-            return _fork(child)
+            return _fork(child, cgroup)
         finally:
             setns(own, CLONE_NEWPID)
     finally:
         os.close(own)
 
 
-def _fork(child: Callable[[], NoReturn]) -> int:
-    pid = os.fork()
+def _fork(child: Callable[[], NoReturn], cgroup: Cgroup) -> int:
+    """Fork, into the group where that can be. The child has to `join` it in any case, and is told there why it cannot."""
+    group = cgroup.open_for_fork()
+    try:
+        pid = clone3_into_cgroup(group) if group >= 0 else os.fork()
+    except OSError:  # a seccomp filter around this daemon has no clone3, or the group takes no new process
+        pid = os.fork()
+    finally:
+        if group >= 0:
+            os.close(group)
     if pid == 0:
         child()
     return pid

@@ -56,7 +56,7 @@ class Exec:
             spec = seccomp.with_filter(spec, self._seccomp, self._cache)
             if self._manner.keyring:
                 keyring(self._id)
-            self._cgroup.join()
+            self._cgroup.join(beside=self._pidfd)
             process.set_oom_score_adj(spec.oom_score_adj)
             setns(self._pidfd, self._namespaces)
             os.close(self._pidfd)

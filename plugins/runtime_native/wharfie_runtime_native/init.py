@@ -74,8 +74,6 @@ class Init:
             start_over(end, self._streams, self._manner.gate, self._manner.lock, preserve=self._manner.preserve)
             plan = parse(self._spec)
             capabilities.check(plan.process.capabilities, capabilities.held())
-            self._cgroup.create()
-            channel.send(end, group=True)
             self._cgroup.apply(plan.resources)
             self._cgroup.join()
             if self._manner.keyring:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from wharfie.shim.cgroups import ROOT as CGROUP_ROOT
 from wharfie.spi.errors import DriverError, InvalidArgument
 from wharfie_runtime_native.constants import (
     AT_EMPTY_PATH,
@@ -111,7 +112,7 @@ class Root:
             elif entry.type == "cgroup" and "" not in cgroups:
                 self._cgroup_v1(entry, target, cgroups, namespace=cgroup_namespace)
             elif entry.type in ("cgroup", "cgroup2"):
-                self._file_system(entry, target, type="cgroup2")
+                self._cgroup_v2(entry, target, namespace=cgroup_namespace)
             else:
                 self._file_system(entry, target, type=entry.type)
             os.close(target)
@@ -174,6 +175,19 @@ class Root:
             mounted = open_in_root(self.fd, entry.destination)
             self._propagate(mounted, entry.propagation)
             os.close(mounted)
+
+    def _cgroup_v2(self, entry: MountEntry, target: int, *, namespace: bool) -> None:
+        """The group as the root of its tree, with a cgroup namespace; the host's tree without one.
+
+        The host's tree is a bind mount: a new mount would set the tree's options, such as nsdelegate, to its own for all.
+        """
+        if namespace:
+            self._file_system(entry, target, type="cgroup2")
+            return
+        tree = clone_tree(CGROUP_ROOT, recursive=False)
+        mount_setattr(tree, "", 0, attr_set=entry.attr_set, propagation=MS_PRIVATE)
+        attach(tree, target)
+        os.close(tree)
 
     def _cgroup_v1(self, entry: MountEntry, target: int, cgroups: Mapping[str, str], *, namespace: bool) -> None:
         """A tmpfs with a folder for each hierarchy that shows the container's own group, and a link for each

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from typing import Final, NoReturn
 
-from wharfie_runtime_native.constants import AT_EMPTY_PATH, LINUX_CAPABILITY_VERSION_3
+from wharfie_runtime_native.constants import AT_EMPTY_PATH, CLONE_INTO_CGROUP, LINUX_CAPABILITY_VERSION_3
 
 # Numbers from asm-generic/unistd.h; calls since Linux 5.0 have one number everywhere, the older ones are listed twice.
 _NUMBERS: Final = {
@@ -22,6 +23,7 @@ MACHINES: Final = tuple(_NUMBERS)
 _HERE: Final = _NUMBERS.get(os.uname().machine, dict.fromkeys(_NUMBERS["x86_64"], -1))
 NR_BPF: Final = _HERE["bpf"]
 NR_CAPSET: Final = _HERE["capset"]
+NR_CLONE3: Final = 435
 NR_CLOSE_RANGE: Final = 436
 NR_KEYCTL: Final = _HERE["keyctl"]
 NR_MOUNT_SETATTR: Final = 442
@@ -34,6 +36,23 @@ NR_SECCOMP: Final = _HERE["seccomp"]
 
 class OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+class CloneArgs(ctypes.Structure):
+    # As of Linux 5.7, which brought the last field; stack and the rest stay 0, as for fork(2).
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("pidfd", ctypes.c_uint64),
+        ("child_tid", ctypes.c_uint64),
+        ("parent_tid", ctypes.c_uint64),
+        ("exit_signal", ctypes.c_uint64),
+        ("stack", ctypes.c_uint64),
+        ("stack_size", ctypes.c_uint64),
+        ("tls", ctypes.c_uint64),
+        ("set_tid", ctypes.c_uint64),
+        ("set_tid_size", ctypes.c_uint64),
+        ("cgroup", ctypes.c_uint64),
+    )
 
 
 class MountAttr(ctypes.Structure):
@@ -68,6 +87,9 @@ class Statfs(ctypes.Structure):
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
+# The same without letting go of the interpreter's lock, which a forked child could not take back.
+_locked = ctypes.PyDLL(None, use_errno=True)
+_locked.syscall.restype = ctypes.c_long
 libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 libc.unshare.argtypes = (ctypes.c_int,)
@@ -86,6 +108,24 @@ def oserror(syscall: str, subject: str = "") -> NoReturn:
 
 def _call(number: int, *arguments: object) -> int:
     return int(libc.syscall(ctypes.c_long(number), *arguments))
+
+
+def clone3_into_cgroup(group: int) -> int:
+    """fork(2) whose child is in the control group that `group` is opened on, version 2, from its first instruction.
+
+    To be called where there is one thread, as everywhere in this package: what libc does around fork for the sake of
+    others is left out, what Python does is not.
+    """
+    arguments = CloneArgs(flags=CLONE_INTO_CGROUP, exit_signal=signal.SIGCHLD, cgroup=group)
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = int(_locked.syscall(ctypes.c_long(NR_CLONE3), ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments))))
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        oserror("clone3")
+    return pid
 
 
 def unshare(flags: int) -> None:

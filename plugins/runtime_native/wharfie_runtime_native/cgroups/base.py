@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from wharfie.shim.cgroups import GroupReader, below
-from wharfie.spi.errors import Conflict, DriverError
+from wharfie.spi.errors import Conflict, DriverError, WharfieError
 
 _DELETE_SECONDS: Final = 15.0  # processes that were killed leave their group only when the kernel is through with them
 
@@ -33,9 +34,17 @@ class Cgroup(GroupReader):
         Errors: InvalidArgument with the file and the kernel's word.
         """
 
+    def open_for_fork(self) -> int:
+        """A descriptor of the group for `clone3_into_cgroup`, or -1 where a process can only `join` it."""
+        return -1
+
     @abstractmethod
-    def join(self) -> None:
-        """Move the calling process into the group."""
+    def join(self, *, beside: int = -1) -> None:
+        """Move the calling process, which has one thread, into the group; nothing if it is there.
+
+        `beside`: a pidfd of a process of the container. Its group is joined when the container's own takes no processes
+        because groups were made below it, as an init such as systemd does.
+        """
 
     @abstractmethod
     def freeze(self) -> None:
@@ -48,6 +57,14 @@ class Cgroup(GroupReader):
     @abstractmethod
     def kill(self) -> None:
         """Send SIGKILL to every process, also to one that is being forked."""
+
+    def kill_each(self) -> None:
+        """SIGKILL to the processes that are there now."""
+        for pid in self.pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
     def delete(self) -> None:
         """End what is left and remove the group with all groups below. Succeeds when it is not there.
@@ -103,3 +120,15 @@ def remove_tree(directory: str) -> bool:
                 return False
             raise DriverError(f"cannot remove cgroup {folder}: {os.strerror(error.errno or 0).lower()}") from error
     return True
+
+
+def error_number(error: WharfieError) -> int:
+    """The errno behind an error of `wharfie.shim.cgroups.write`, 0 when there is none."""
+    cause = error.__cause__
+    return cause.errno or 0 if isinstance(cause, OSError) else 0
+
+
+def rdma_line(device: str, limits: Mapping[str, Any]) -> str:
+    """A line of rdma.max for one device of `linux.resources.rdma`; both versions have the same file."""
+    words = (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object"))
+    return " ".join([device, *(f"{word}={limits[key]}" for key, word in words if limits.get(key) is not None)])

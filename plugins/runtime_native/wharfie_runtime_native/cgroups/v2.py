@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any, Final
 from wharfie.shim.cgroups import V2Reader, flat, read, read_int, write
 from wharfie.spi.errors import DriverError, InvalidArgument
 from wharfie_runtime_native.cgroups import device_program, device_rules
-from wharfie_runtime_native.cgroups.base import Cgroup, make
+from wharfie_runtime_native.cgroups.base import Cgroup, error_number, make, rdma_line
 
 _FREEZE_SECONDS: Final = 10.0
 _DEFAULT_PERIOD: Final = 100000
@@ -52,57 +54,103 @@ class CgroupV2(V2Reader, Cgroup):
         self._apply_memory(resources.get("memory") or {})
         self._apply_cpu(resources.get("cpu") or {})
         if limit := (resources.get("pids") or {}).get("limit"):
-            write(self._directory, "pids.max", str(limit) if limit > 0 else "max")
+            self._write("pids.max", str(limit) if limit > 0 else "max")
         self._apply_block_io(resources.get("blockIO") or {})
         for entry in resources.get("hugepageLimits") or ():
-            write(self._directory, f"hugetlb.{entry['pageSize']}.max", str(entry["limit"]))
+            self._write(f"hugetlb.{entry['pageSize']}.max", str(entry["limit"]))
+        for device, limits in (resources.get("rdma") or {}).items():
+            self._write("rdma.max", rdma_line(device, limits))
+        if any((resources.get("network") or {}).values()):
+            raise InvalidArgument("linux.resources.network needs cgroup v1; this host's controllers are version 2")
         for name, value in (resources.get("unified") or {}).items():
             if "/" in name:
                 raise InvalidArgument(f'linux.resources.unified: "{name}" is not the name of a control file')
-            write(self._directory, name, str(value))
+            for line in str(value).splitlines():
+                self._write(name, line)
+
+    def _write(self, name: str, value: str) -> None:
+        """Write one control file. Errors: InvalidArgument: the kernel's word, or that the controller is not there."""
+        try:
+            write(self._directory, name, value)
+        except InvalidArgument as error:
+            controller = name.partition(".")[0]
+            available = read(self._directory, "cgroup.controllers").split()
+            if error_number(error) != errno.ENOENT or controller in available or controller == "cgroup":
+                raise
+            raise InvalidArgument(
+                f'cannot set {name}: {self._directory} has no controller "{controller}"; the groups above it '
+                "have to pass it on in cgroup.subtree_control",
+                details=error.details,
+            ) from error
 
     def _apply_memory(self, memory: Mapping[str, Any]) -> None:
         limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
+        if limit > 0 and memory.get("checkBeforeUpdate"):
+            used = read_int(self._directory, "memory.current")
+            if used > limit:
+                raise InvalidArgument(f"unable to set memory limit to {limit}: {used} bytes are in use")
         if swap:
             # OCI counts memory and swap together, as version 1 does; version 2 counts swap alone.
             if swap > 0 and limit <= 0:
                 limit = limit or read_int(self._directory, "memory.max")
             if swap > 0 and swap < limit:
                 raise InvalidArgument(f"memory+swap limit {swap} is below the memory limit {limit}")
-            write(self._directory, "memory.swap.max", "max" if swap == -1 else str(swap - limit))
+            self._write("memory.swap.max", "max" if swap == -1 else str(swap - limit))
         if memory.get("limit"):
-            write(self._directory, "memory.max", "max" if limit == -1 else str(limit))
+            self._write("memory.max", "max" if limit == -1 else str(limit))
         if reservation := memory.get("reservation"):
-            write(self._directory, "memory.low", "max" if reservation == -1 else str(reservation))
+            self._write("memory.low", "max" if reservation == -1 else str(reservation))
 
     def _apply_cpu(self, cpu: Mapping[str, Any]) -> None:
-        if shares := cpu.get("shares"):
-            # 2 … 262144 onto 1 … 10000, the mapping that container runtimes agreed on (Kubernetes KEP-2254)
-            write(self._directory, "cpu.weight", str(1 + (max(shares, 2) - 2) * 9999 // 262142))
+        if cpu.get("realtimePeriod") or cpu.get("realtimeRuntime"):
+            raise InvalidArgument("real-time limits need cgroup v1; this host's controllers are version 2")
+        if (idle := cpu.get("idle")) is not None:
+            self._write("cpu.idle", str(idle))
+        # An idle group has no weight: the kernel refuses one.
+        if (shares := cpu.get("shares")) and not idle:
+            self._write("cpu.weight", str(weight_of_shares(shares)))
+        burst = cpu.get("burst")
+        if burst is not None and burst < read_int(self._directory, "cpu.max.burst"):
+            # A burst must not be above the quota: whichever moves away from the other goes first.
+            self._write("cpu.max.burst", str(burst))
+            burst = None
         if cpu.get("quota") or cpu.get("period"):
             quota, period = cpu.get("quota") or 0, cpu.get("period") or 0
-            old = (read(self._directory, "cpu.max").split() or ["max"])[0]
-            amount = str(quota) if quota > 0 else "max" if quota < 0 else old
-            write(self._directory, "cpu.max", f"{amount} {period or _DEFAULT_PERIOD}")
-        for key, name in (("burst", "cpu.max.burst"), ("idle", "cpu.idle")):
-            if cpu.get(key) is not None:
-                write(self._directory, name, str(cpu[key]))
+            old = [*read(self._directory, "cpu.max").split(), "max", str(_DEFAULT_PERIOD)]
+            amount = str(quota) if quota > 0 else "max" if quota < 0 else old[0]
+            self._write("cpu.max", f"{amount} {period or old[1]}")
+        if burst is not None:
+            self._write("cpu.max.burst", str(burst))
         for key in ("cpus", "mems"):
             if cpu.get(key):
-                write(self._directory, f"cpuset.{key}", str(cpu[key]))
+                self._write(f"cpuset.{key}", str(cpu[key]))
 
     def _apply_block_io(self, block_io: Mapping[str, Any]) -> None:
-        name = "io.bfq.weight" if Path(self._directory, "io.bfq.weight").exists() else "io.weight"
+        own = Path(self._directory, "io.bfq.weight").exists()
+        name = "io.bfq.weight" if own else "io.weight"
         if weight := block_io.get("weight"):
-            write(self._directory, name, str(weight))
+            self._write(name, str(weight if own else weight_of_block_io(weight)))
         for entry in block_io.get("weightDevice") or ():
-            write(self._directory, name, f"{entry['major']}:{entry['minor']} {entry['weight']}")
+            weight = entry["weight"] if own else weight_of_block_io(entry["weight"])
+            self._write(name, f"{entry['major']}:{entry['minor']} {weight}")
         for key, word in _THROTTLES.items():
             for entry in block_io.get(key) or ():
-                write(self._directory, "io.max", f"{entry['major']}:{entry['minor']} {word}={entry['rate']}")
+                self._write("io.max", f"{entry['major']}:{entry['minor']} {word}={entry['rate']}")
 
-    def join(self) -> None:
-        write(self._directory, "cgroup.procs", "0")
+    def open_for_fork(self) -> int:
+        # Writing to cgroup.procs takes a lock of all the system, whose RCU grace period costs 6 to 10 ms; a process that
+        # is forked into its group does not pay it.
+        return os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def join(self, *, beside: int = -1) -> None:
+        if own_path("self") == self.path:
+            return
+        try:
+            write(self._directory, "cgroup.procs", "0")
+        except InvalidArgument as error:
+            if error_number(error) != errno.EBUSY or beside < 0:
+                raise
+            write(f"{self._root}/{own_path(pid_of(beside))}", "cgroup.procs", "0")
 
     def freeze(self) -> None:
         write(self._directory, "cgroup.freeze", "1")
@@ -117,5 +165,32 @@ class CgroupV2(V2Reader, Cgroup):
         write(self._directory, "cgroup.freeze", "0")
 
     def kill(self) -> None:
-        if Path(self._directory).exists():
+        if Path(self._directory, "cgroup.kill").exists():
             write(self._directory, "cgroup.kill", "1")
+        else:  # before Linux 5.14, or no group
+            self.kill_each()
+
+
+def weight_of_shares(shares: int) -> int:
+    """cpu.weight for cpu.shares: 2 … 262144 onto 1 … 10000, the mapping that container runtimes agreed on (Kubernetes
+    KEP-2254). What is outside is set to the nearest, as version 1 does."""
+    return 1 + (min(max(shares, 2), 262144) - 2) * 9999 // 262142
+
+
+def weight_of_block_io(weight: int) -> int:
+    """io.weight for blkio.weight: 10 … 1000 onto 1 … 10000 (runc, docs/cgroup-v2.md)."""
+    return 1 + (weight - 10) * 9999 // 990
+
+
+def own_path(pid: int | str) -> str:
+    """The version 2 group that a process is in, below the root that this process sees."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            return line.removeprefix("0::").strip("/")
+    return ""
+
+
+def pid_of(pidfd: int) -> int:
+    """The process that a pidfd stands for, -1 when it is gone (proc(5), fdinfo)."""
+    text = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    return int(text.partition("\nPid:")[2].split(None, 1)[0])
