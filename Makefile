@@ -15,16 +15,25 @@ DEBS    := python3-venv nftables libnftables1 iproute2 busybox-static ca-certifi
 DEBS    += docker-registry skopeo umoci podman openssl procps apache2-utils
 DEBS    += runc crun runsc tini
 DEBS    += e2fsprogs btrfs-progs util-linux
+# What `make test-cgroup2` installs beside them; the kernel that it boots is unpacked and thrown away.
+CGROUP2_DEBS := qemu-system-x86 kmod
 
-.PHONY: demo test check bench setup deps
+# The tests speak through the stock docker command line; where there is none, Debian's is taken out of its package, without
+# the daemon that comes with it.
+CLI     := $(if $(shell command -v docker),,$(BIN)/docker)
+
+.PHONY: demo test test-cgroup2 check bench setup deps
 
 demo: setup
 	$(BIN)/python scripts/demo.py
 
-# The tests speak through the stock docker command line; where there is none, Debian's is taken out of its package, without
-# the daemon that comes with it.
-test: setup $(if $(shell command -v docker),,$(BIN)/docker)
+test: setup $(CLI)
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest
+
+# The tests of control groups on a kernel that has version 2 alone, in a virtual machine. TESTS="paths" runs others there.
+test-cgroup2: DEBS += $(CGROUP2_DEBS)
+test-cgroup2: setup $(CLI)
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python scripts/cgroup2.py $(TESTS)
 
 $(BIN)/docker: | deps
 	folder=$$(mktemp -d) && cd $$folder && apt-get update -qq && apt-get download -qq docker.io && dpkg -x docker.io*.deb . && \

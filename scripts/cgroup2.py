@@ -1,9 +1,9 @@
 """`make test-cgroup2`: the tests of control groups, version 2, on a kernel that has nothing else.
 
-Debian's cloud kernel is fetched and unpacked, not installed, and booted by QEMU in software emulation, with a disk made of
-this host's programs and the work tree (`guest_image`). There the tests run as they do here, and find out by themselves which
-version they are on. Their lines are shown as they come, their status is this program's: 0 all passed, 1 some failed, 2 the
-machine did not get that far. Everything lies in one scratch folder, which is removed in every case.
+Debian's cloud kernel is fetched and unpacked, not installed, and booted by QEMU in software emulation, with a disk made
+of this host's programs and the work tree (`guest_image`). There the tests run as they do here, and find out by themselves
+which version they are on. Their lines are shown as they come, their status is this program's: 0 all passed, 1 some failed,
+2 the machine did not get that far. Everything lies in one scratch folder, which is removed in every case.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Failed(Exception):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run tests in a virtual machine whose control groups are version 2 alone.")
-    parser.add_argument("tests", nargs="*", default=TESTS, help="what pytest is given; the default is what matters for cgroups")
+    parser.add_argument(
+        "tests", nargs="*", default=TESTS, help="what pytest is given; the default is what matters for cgroups"
+    )
     parser.add_argument("--seconds", type=int, default=SECONDS, help="how long the machine may take (default: %(default)s)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
@@ -127,7 +129,12 @@ def boot(kernel: Path, disk: Path, status: Path, seconds: int) -> int:
         *(QEMU, "-accel", "tcg,thread=multi", "-smp", str(min(4, os.cpu_count() or 1)), "-m", str(MEMORY_MEGABYTES)),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"),
         *("-kernel", str(kernel), "-append", f"{words} -- -s /init.sh"),
-        *("-drive", f"file={disk},format=raw,if=none,id=disk,cache=unsafe,discard=unmap", "-device", "nvme,drive=disk,serial=disk"),
+        *(
+            "-drive",
+            f"file={disk},format=raw,if=none,id=disk,cache=unsafe,discard=unmap",
+            "-device",
+            "nvme,drive=disk,serial=disk",
+        ),
         *("-serial", "stdio", "-serial", f"file:{status}"),
     ]
     machine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace")

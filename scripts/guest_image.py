@@ -115,7 +115,7 @@ def _libraries(paths: Sequence[Path]) -> list[Path]:
 
 
 def fill(root: Path, work: Path, modules: Path, *, programs: Sequence[str] = PROGRAMS) -> None:
-    """A root with the interpreter that runs this, the work tree `work`, and the kernel's modules (a `lib/modules/VERSION`)."""
+    """A root with the interpreter that runs this, the work tree `work`, and the kernel's modules: `lib/modules/VERSION`."""
     tree = Tree(root)
     tree.add_programs(programs)
     tree.add_folder(work, _NEEDLESS)
@@ -141,5 +141,3 @@ def write_disk(root: Path, disk: Path, megabytes: int) -> None:
         file.truncate(megabytes << 20)
     # No journal: the machine is thrown away, and its disk with it.
     subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-d", root, disk], check=True)
-
-
