@@ -25,7 +25,7 @@ from wharfie.engine.model.host import HostConfig
 from wharfie.engine.settings import EngineSettings
 from wharfie.spi.authz import AuthzDriver
 from wharfie.spi.errors import Conflict, NotFound, Unavailable
-from wharfie.spi.log import LogEntry
+from wharfie.spi.log import LogRun
 
 ID = "ab" * 32
 
@@ -55,7 +55,7 @@ class EchoContainers:
         self.created: list[Any] = []
         self.attached: list[Any] = []
         self.waiting: queue.Queue[tuple[socket.socket, Any]] = queue.Queue()
-        self.log: list[LogEntry] = []
+        self.log: list[LogRun] = []
         self.log_ended = threading.Event()
 
     def get(self, ref: str) -> Container:
@@ -100,10 +100,10 @@ class EchoContainers:
     async def hand_over_wait(self, ref: str, condition: str, client: socket.socket, reply: Any) -> None:
         self.waiting.put((client, reply))
 
-    async def logs(self, ref: str, query: Any, *, stdout: bool, stderr: bool) -> AsyncIterator[Sequence[LogEntry]]:
+    async def logs(self, ref: str, query: Any, *, stdout: bool, stderr: bool) -> AsyncIterator[Sequence[LogRun]]:
         self.get(ref)
         try:
-            yield [entry for entry in self.log if (stdout if entry.stream == "stdout" else stderr)]
+            yield [run for run in self.log if (stdout if run.stream == "stdout" else stderr)]
             if query.follow:
                 await asyncio.sleep(3600)
         finally:
@@ -152,6 +152,7 @@ class EchoImages:
         self.messages: list[Mapping[str, Any]] = []
         self.error: Exception | None = None
         self.hang = False
+        self.hanging = threading.Event()
         self.cancelled = threading.Event()
         self.auth: Any = None
         self.uploaded = 0
@@ -162,6 +163,7 @@ class EchoImages:
             progress(message)
         try:
             if self.hang:
+                self.hanging.set()
                 await asyncio.sleep(3600)
         except asyncio.CancelledError:
             self.cancelled.set()

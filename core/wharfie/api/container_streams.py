@@ -121,7 +121,7 @@ async def logs(
     framed = not containers.get(ref).config.tty
     query = LogQuery(tail=_tail(tail), since_ns=since or 0, until_ns=until or 0, follow=follow)
     batches = containers.logs(ref, query, stdout=stdout, stderr=stderr)
-    pieces = log_pieces(batches, framed=framed, timestamps=timestamps, details=details)
+    pieces = log_pieces(batches, framed=framed, timestamps=timestamps, details=details, apart=follow)
     if not follow:
         # A log that is followed may say nothing for hours, and its client waits for the head.
         pieces = await begun(pieces)

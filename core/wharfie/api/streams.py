@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any, TypeVar
 from urllib.parse import quote_plus
 
@@ -20,7 +21,7 @@ from wharfie.api.errors import as_answer
 from wharfie.api.hijack import connection
 from wharfie.api.protocol import HIJACK
 from wharfie.api.responses import Json
-from wharfie.spi.log import LogEntry
+from wharfie.spi.log import LogRun
 
 _FRAME = struct.Struct(">BxxxL")
 _STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
@@ -106,27 +107,39 @@ def timestamp(time_ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
 
 
-def log_line(entry: LogEntry, *, timestamps: bool, details: bool) -> bytes:
-    """An entry as `GET /containers/{id}/logs` shows it: time, details, data."""
-    data = entry.data
+def log_head(run: LogRun, *, timestamps: bool, details: bool) -> bytes:
+    """What `GET /containers/{id}/logs` shows before each entry of a run: time, details."""
+    head = f"{timestamp(run.time_ns)} " if timestamps else ""
     if details:
-        attributes = ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(entry.attributes.items()))
-        data = f"{attributes} ".encode() + data
-    return f"{timestamp(entry.time_ns)} ".encode() + data if timestamps else data
+        head += ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(run.attributes.items())) + " "
+    return head.encode()
 
 
 async def log_pieces(
-    batches: AsyncIterator[Sequence[LogEntry]], *, framed: bool, timestamps: bool, details: bool
+    batches: AsyncIterator[Sequence[LogRun]], *, framed: bool, timestamps: bool, details: bool, apart: bool
 ) -> AsyncIterator[bytes]:
-    """A log as a stream, one piece for each batch of entries."""
-    plain = not timestamps and not details
+    """A log as a stream, one piece for each batch of runs.
+
+    `apart`: each entry in a frame of its own, as those expect who follow a log and take a frame for a line. A log that is
+    only read to its end may have millions of them, and a client is many times faster with few large frames.
+    """
     async with closing(batches) as source:
         async for batch in source:
-            lines = (
-                (entry.stream, entry.data if plain else log_line(entry, timestamps=timestamps, details=details))
-                for entry in batch
-            )
-            yield b"".join(frame(stream, data) for stream, data in lines) if framed else b"".join(data for _, data in lines)
+            yield b"".join(_log_frames(batch, framed, timestamps, details, apart))
+
+
+def _log_frames(batch: Sequence[LogRun], framed: bool, timestamps: bool, details: bool, apart: bool) -> Iterator[bytes]:
+    for stream, runs in groupby(batch, key=lambda run: run.stream):
+        entries: list[bytes] = []
+        for run in runs:
+            head = log_head(run, timestamps=timestamps, details=details)
+            entries += [head + piece for piece in run.pieces] if head else run.pieces
+        if not framed:
+            yield from entries
+        elif apart:
+            yield from (frame(stream, entry) for entry in entries)
+        else:
+            yield frame(stream, b"".join(entries))
 
 
 # Progress

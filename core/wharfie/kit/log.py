@@ -18,7 +18,7 @@ from wharfie.kit.rig import Rig
 from wharfie.kit.rules import DOCKER, Group, Violation, refused, require, rule, succeeds
 from wharfie.spi.driver import ContainerFacts, Strings
 from wharfie.spi.errors import InvalidArgument, NotFound
-from wharfie.spi.log import LINE_LIMIT, LogCapability, LogDriver, LogEntry, LogQuery, Stream
+from wharfie.spi.log import LINE_LIMIT, LogCapability, LogDriver, LogEntry, LogQuery, RunReader, Stream
 
 Log = LogDriver
 Piece = tuple[Stream, bytes, int, bool]
@@ -73,6 +73,9 @@ class Box:
 
     def write(self, some: Sequence[Piece]) -> None:
         self._ask(("write", [(stream, data.hex(), time_ns, partial) for stream, data, time_ns, partial in some]))
+
+    def write_lines(self, stream: Stream, lines: bytes, time_ns: int) -> None:
+        self._ask(("lines", (stream, lines.hex(), time_ns)))
 
     def modules(self) -> list[str]:
         found: list[str] = self._ask(("modules", []))
@@ -372,6 +375,44 @@ class LogContract(Contract[LogDriver]):
         container = self.container(rig)
         path = driver.path(container, self.written(driver, container, pieces(1)))
         require(not path or Path(path).exists(), f"path is {path!r}, and there is no such file")
+
+    @rule("Lines that were read at once are kept as if they had come one by one.", methods="plan")
+    def test_log_21(self, rig: Rig[Log], driver: Log) -> None:
+        container = self.container(rig)
+        planned = driver.plan(container, self.options)
+        lines = [f'{number} "ä" \\ <&>\n'.encode() for number in range(100)]
+        box = Box(driver, planned)
+        box.write_lines("stderr", b"".join(lines), START)
+        box.write_lines("stdout", b"last\n", START + SECOND)
+        box.close()
+        if LogCapability.READ in driver.capabilities():
+            wanted: list[Piece] = [("stderr", line, START, False) for line in lines]
+            wanted.append(("stdout", b"last\n", START + SECOND, False))
+            _same(self.read(driver, container, planned), wanted, "of lines that were read at once")
+
+    @rule("A reader that gives runs gives the same entries by them.", methods="open_reader", capability="read")
+    def test_log_22(self, rig: Rig[Log], driver: Log) -> None:
+        container = self.container(rig)
+        planned = driver.plan(container, self.options)
+        wanted: list[Piece] = []
+        box = Box(driver, planned)
+        for number, stream in enumerate((*("stdout", "stderr") * 5, "stdout")):
+            lines = [b"%d\n" % line for line in range(number + 1)]
+            box.write_lines(stream, b"".join(lines), START + number)
+            wanted += [(stream, line, START + number, False) for line in lines]
+        box.write(pieces(20))
+        box.close()
+        wanted += pieces(20)
+        for query, meant in ((LogQuery(), wanted), (LogQuery(tail=30), wanted[-30:])):
+            reader = driver.open_reader(container, planned, query)
+            if isinstance(reader, RunReader):
+                found: list[LogEntry] = []
+                while runs := reader.read_runs():
+                    found += [
+                        LogEntry(stream=run.stream, data=piece, time_ns=run.time_ns) for run in runs for piece in run.pieces
+                    ]
+                _same(found, meant, f"by runs, tail={query.tail}")
+            reader.close()
 
 
 def _same(found: Sequence[LogEntry], wanted: Sequence[Piece], where: str = "") -> None:

@@ -22,6 +22,10 @@ def main() -> None:
             for stream, data, time_ns, partial in arguments:
                 sink.write(stream, memoryview(bytes.fromhex(data)), time_ns, partial)
             sink.flush()
+        elif command == "lines":
+            stream, lines, time_ns = arguments
+            sink.write_lines(stream, bytes.fromhex(lines), time_ns)
+            sink.flush()
         elif command == "close":
             sink.close()
         print(json.dumps(sorted(sys.modules) if command == "modules" else "done"), flush=True)

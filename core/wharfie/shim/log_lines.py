@@ -21,18 +21,17 @@ class LogLines:
         rest = self._rest.get(stream)
         if rest:
             data = rest + data
-        view = memoryview(data)
         start, length = 0, len(data)
-        find, write = data.find, self._sink.write
         while start < length:
-            end = find(b"\n", start, start + LINE_LIMIT) + 1
-            partial = end == 0
-            if partial:
-                if length - start < LINE_LIMIT:
-                    break
-                end = start + LINE_LIMIT
+            end = _lines_end(data, start)
             try:
-                write(stream, view[start:end], time_ns, partial)
+                if end > start:
+                    self._sink.write_lines(stream, data[start:end], time_ns)
+                elif length - start >= LINE_LIMIT:
+                    end = start + LINE_LIMIT
+                    self._sink.write(stream, memoryview(data)[start:end], time_ns, True)
+                else:
+                    break
             except Exception as error:  # noqa: BLE001  # a defect of a sink must not end the container
                 self._failed(error)
             start = end
@@ -64,3 +63,11 @@ class LogLines:
     def _failed(self, error: Exception) -> None:
         self.failures += 1
         self.last_failure = str(error)
+
+
+def _lines_end(data: bytes, start: int) -> int:
+    """Where the whole lines from `start` on end, before the first one that is longer than LINE_LIMIT or has no end yet."""
+    end = start
+    while border := data.rfind(b"\n", end, end + LINE_LIMIT) + 1:
+        end = border
+    return end

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import random
 import select
 import subprocess
 import sys
@@ -87,11 +88,15 @@ class Log:
 
 
 def take(reader, limit=100):
+    return [entry.data for entry in take_entries(reader, limit)]
+
+
+def take_entries(reader, limit=100):
     entries = []
     while batch := reader.read(limit):
         assert len(batch) <= limit
         entries += batch
-    return [entry.data for entry in entries]
+    return entries
 
 
 def write(sink, *lines, stream="stdout", at=NOW, partial=False):
@@ -160,6 +165,76 @@ def test_entries_carry_stream_time_and_attributes(log):
     reader.close()
     assert (first.stream, first.time_ns, first.attributes) == ("stderr", NOW, {"tier": "front"})
     assert (second.stream, second.time_ns) == ("stdout", NOW + 5)
+
+
+ODD = (
+    b"",
+    b"plain",
+    b'"',
+    b"\\",
+    b"\\n",
+    b"\\\\",
+    b'","stream":"stderr","time":"',
+    b"<&>",
+    b"\0\t\x1b[1m\r",
+    b"\x7f",
+    b"\xff\xe2\x82",
+)
+ODDER = (*ODD, "\u2028ä€😀".encode(), b'{"log":"', b"x" * 500)
+
+
+def test_lines_written_at_once_are_as_lines_written_one_by_one(context, facts, log):
+    chance = random.Random(7)
+    at_once = [[b"".join(chance.choices(ODDER, k=3)) + b"\n" for _ in range(chance.randrange(1, 30))] for _ in range(60)]
+    seen = {}
+    for way in ("each", "lines"):
+        sink = log.sink(tag="<{{.Name}}>")
+        for turn, lines in enumerate(at_once):
+            stream = ("stdout", "stderr")[turn % 3 // 2]
+            if way == "each":
+                write(sink, *lines, stream=stream, at=NOW + turn)
+            else:
+                sink.write_lines(stream, b"".join(lines), NOW + turn)
+            if turn % 7 == 0:
+                write(sink, b"piece of a long line", partial=True, at=NOW + turn)
+        write(sink, b"piece of a character \xc3", partial=True)
+        write(sink, b"\xa9\n") if way == "each" else sink.write_lines("stdout", b"\xa9\n", NOW)
+        sink.close()
+        reader = log.reader()
+        seen[way] = [(entry.stream, entry.data, entry.time_ns) for entry in take_entries(reader)]
+        reader.close()
+        reader = log.reader()
+        runs = []
+        while batch := reader.read_runs():
+            runs += [(run.stream, piece, run.time_ns) for run in batch for piece in run.pieces]
+        reader.close()
+        assert runs == seen[way]
+        seen[way, "bytes"] = next(facts.folder.rglob("*.log")).read_bytes()
+        log.driver.remove(facts, log.options)
+    assert seen["each"] == seen["lines"]
+    assert seen["each", "bytes"] == seen["lines", "bytes"]
+    texts = [data for _, data, _ in seen["lines"][:-1] if not data.startswith(b"piece")]
+    wanted = [line for lines in at_once for line in lines]
+    if log.driver.name == "json-file":
+        for line in seen["each", "bytes"].splitlines():
+            assert json.loads(line)["attrs"] == {"tag": "<web>"}
+        wanted = [line.decode("utf-8", "wharfie-log-replace").encode() for line in wanted]
+    assert texts == wanted
+
+
+def test_a_log_that_docker_wrote(context, facts):
+    """Each line with a time of its own, and what its encoder may do otherwise."""
+    log = Log(JsonFileDriver(context, None), JsonFileSink, facts)
+    log.options = log.driver.plan(facts, {})
+    Path(log.options["path"]).write_bytes(
+        b'{"log":"one\\n","stream":"stdout","time":"2026-11-24T16:48:10.597251234Z"}\n'
+        b'{"log":"tw\\u006f\\n","stream":"stdout","time":"2026-11-24T16:48:10.597251234Z"}\n'
+        b'{"log":"three\\\\\\n","stream":"stderr","time":"2026-11-24T16:48:11Z"}\n'
+        b'{"log":"part\\\\n","stream":"stderr","time":"2026-11-24T16:48:11Z"}\n'
+        b'{"time":"2026-11-24T16:48:11Z","stream":"stderr","log":"four\\n"}\n'
+        b'{"log":"lost\\n","stream":"stderr","time":"yesterday"}\n'
+    )
+    assert log.lines() == [b"one\n", b"two\n", b"three\\\n", b"part\\n", b"four\n"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 4999, 5000, 9999])

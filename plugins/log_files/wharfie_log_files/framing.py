@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 BLOCK = 64 * 1024
 
@@ -26,8 +27,8 @@ class Framing(ABC):
         """The end of the entry that begins at `start`, whatever its length."""
 
     @abstractmethod
-    def split(self, data: bytes, limit: int) -> tuple[list[bytes], int]:
-        """At most `limit` whole entries from the beginning of `data`, without their frame, and how many bytes they take."""
+    def split(self, data: bytes) -> Sequence[bytes]:
+        """The entries of `data`, which are whole, without their frame."""
 
     @abstractmethod
     def tail(self, fd: int, end: int, count: int) -> tuple[int, int]:
@@ -47,10 +48,10 @@ class Lines(Framing):
     def first(self, data: bytes, start: int) -> int:
         return data.find(b"\n", start) + 1 or len(data)
 
-    def split(self, data: bytes, limit: int) -> tuple[list[bytes], int]:
-        lines = data.split(b"\n", limit)
-        used = len(data) - len(lines.pop())
-        return lines, used
+    def split(self, data: bytes) -> Sequence[bytes]:
+        lines = data.split(b"\n")
+        lines.pop()  # what follows the last line's end: nothing
+        return lines
 
     def tail(self, fd: int, end: int, count: int) -> tuple[int, int]:
         found = 0
@@ -97,16 +98,14 @@ class Records(Framing):
             border = end
         return border
 
-    def split(self, data: bytes, limit: int) -> tuple[list[bytes], int]:
+    def split(self, data: bytes) -> Sequence[bytes]:
         records: list[bytes] = []
         position = 0
-        while len(records) < limit and position + self.LENGTH <= len(data):
+        while position < len(data):
             end = self.first(data, position)
-            if end > len(data):
-                break
             records.append(data[position + self.LENGTH : end - self.LENGTH])
             position = end
-        return records, position
+        return records
 
     def tail(self, fd: int, end: int, count: int) -> tuple[int, int]:
         found = 0

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from wharfie.spi import log_options
 from wharfie.spi.driver import ContainerFacts, Strings
-from wharfie.spi.log import LogCapability, LogDriver, LogEntry, LogQuery, LogReader
+from wharfie.spi.log import LogCapability, LogDriver, LogQuery, LogReader, LogRun, Stream
 from wharfie_log_files import options as opts
 from wharfie_log_files import reader
 from wharfie_log_files.framing import Records
@@ -39,7 +40,7 @@ class LocalLogDriver(LogDriver):
     def open_reader(self, container: ContainerFacts, options: Strings, query: LogQuery) -> LogReader:
         # The attributes are the same for every entry of a container, so the file does not repeat them.
         attributes = json.loads(options.get("attrs", "{}"))
-        return reader.FileReader(Path(options["path"]), Records(), lambda record: decode(record, attributes), query)
+        return reader.FileReader(Path(options["path"]), Records(), lambda records: decode(records, attributes), query)
 
     def remove(self, container: ContainerFacts, options: Strings) -> None:
         path = Path(options["path"])
@@ -50,7 +51,14 @@ class LocalLogDriver(LogDriver):
             pass
 
 
-def decode(record: bytes, attributes: Mapping[str, str]) -> LogEntry | None:
+def decode(records: Iterable[bytes], attributes: Mapping[str, str]) -> Iterator[LogRun]:
+    """Runs of neighbours with the same time, as they were written."""
+    read = (entry for record in records if (entry := _decode(record)) is not None)
+    for (stream, time_ns), entries in itertools.groupby(read, key=lambda entry: entry[:2]):
+        yield LogRun(stream=stream, pieces=[entry[2] for entry in entries], time_ns=time_ns, attributes=attributes)
+
+
+def _decode(record: bytes) -> tuple[Stream, int, bytes] | None:
     """A LogEntry message; fields that are not known are passed over, as protobuf asks for. None: damaged."""
     numbers: dict[int, int] = {}
     texts: dict[int, bytes] = {}
@@ -71,12 +79,8 @@ def decode(record: bytes, attributes: Mapping[str, str]) -> LogEntry | None:
     if position != len(record) or _TIME not in numbers:
         return None
     line = texts.get(_LINE, b"")
-    return LogEntry(
-        stream="stderr" if texts.get(_SOURCE) == b"stderr" else "stdout",
-        data=line if numbers.get(_PARTIAL) else line + b"\n",
-        time_ns=numbers[_TIME],
-        attributes=attributes,
-    )
+    stream: Stream = "stderr" if texts.get(_SOURCE) == b"stderr" else "stdout"
+    return stream, numbers[_TIME], line if numbers.get(_PARTIAL) else line + b"\n"
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

@@ -17,15 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wharfie.spi.log import LogEntry, LogQuery
+from wharfie.spi.log import LogEntry, LogQuery, LogRun
 from wharfie_log_files import inotify
 from wharfie_log_files.framing import Framing
 from wharfie_log_files.rotating import beside
 
 BLOCK = 256 * 1024
 
-Decode = Callable[[bytes], LogEntry | None]
-"""An entry's bytes without its frame; None when they are damaged."""
+Decode = Callable[[Sequence[bytes]], Iterator[LogRun]]
+"""What is in entries, given without their frames; damaged ones are passed over."""
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class _File:
 
 
 class FileReader:
-    """A `LogReader` over the rotated files at `path`."""
+    """A `RunReader` over the rotated files at `path`."""
 
     def __init__(self, path: Path, framing: Framing, decode: Decode, query: LogQuery) -> None:
         """Errors: Unavailable (inotify's limits), OSError."""
@@ -86,6 +86,7 @@ class FileReader:
         self._decode = decode
         self._query = query
         self._ended = False
+        self._entries: deque[LogEntry] = deque()  # read, and not yet asked for
         self._files: deque[_File] = deque()
         # Watched before it is looked at, so that nothing falls between.
         if query.follow:
@@ -105,22 +106,27 @@ class FileReader:
         return self._wake
 
     def read(self, limit: int) -> Sequence[LogEntry]:
+        while not self._entries and (runs := self.read_runs()):
+            for run in runs:
+                self._entries += (
+                    LogEntry(stream=run.stream, data=piece, time_ns=run.time_ns, attributes=run.attributes)
+                    for piece in run.pieces
+                )
+        return [self._entries.popleft() for _ in range(min(limit, len(self._entries)))]
+
+    def read_runs(self) -> Sequence[LogRun]:
         if self._query.follow and not self._ended:
             inotify.drain(self._wake)
-        entries: list[LogEntry] = []
-        while len(entries) < limit and not self._ended:
-            pieces = self._pieces(limit - len(entries))
-            if not pieces:
-                break
-            for piece in pieces:
-                entry = self._decode(piece)
-                if entry is None or entry.time_ns < self._query.since_ns:
+        found: list[LogRun] = []
+        while not found and not self._ended and (block := self._block()):
+            for run in self._decode(self._framing.split(block)):
+                if run.time_ns < self._query.since_ns:
                     continue
-                if self._query.until_ns and entry.time_ns > self._query.until_ns:
+                if self._query.until_ns and run.time_ns > self._query.until_ns:
                     self._ended = True
                     break
-                entries.append(entry)
-        return entries
+                found.append(run)
+        return found
 
     def close(self) -> None:
         while self._files:
@@ -129,32 +135,32 @@ class FileReader:
             os.close(self._wake)
             self._wake = -1
 
-    def _pieces(self, limit: int) -> list[bytes]:
-        """The next entries as bytes; empty when there is nothing now."""
+    def _block(self) -> bytes:
+        """The next entries, all of them whole; empty when there is nothing now."""
         while self._files or self._successors():
             file = self._files[0]
-            if pieces := self._whole_pieces(file, limit):
-                return pieces
+            if block := self._whole_entries(file):
+                return block
             if len(self._files) == 1:
                 if not self._query.follow or not self._successors():
-                    return []
+                    return b""
                 # It was rotated away after the last look: what was written in between comes first.
-                if pieces := self._whole_pieces(file, limit):
-                    return pieces
+                if block := self._whole_entries(file):
+                    return block
             self._files.popleft().close()
-        return []
+        return b""
 
-    def _whole_pieces(self, file: _File, limit: int) -> list[bytes]:
+    def _whole_entries(self, file: _File) -> bytes:
         file.unpack()
         amount = BLOCK
         while True:
             data = os.pread(file.fd, amount, file.offset)
             if file.end is not None:
                 data = data[: file.end - file.offset]
-            pieces, used = self._framing.split(data, limit)
-            if pieces or len(data) < amount:
-                file.offset += used
-                return pieces
+            end = self._framing.fit(data, 0, len(data))
+            if end or len(data) < amount:
+                file.offset += end
+                return data[:end]
             amount *= 4  # one entry larger than the block
 
     def _successors(self) -> bool:

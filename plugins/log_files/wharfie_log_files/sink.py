@@ -13,7 +13,7 @@ from __future__ import annotations
 import codecs
 import os
 import time
-from json.encoder import encode_basestring
+from collections.abc import Mapping
 from typing import Literal
 
 from wharfie.spi.driver import Strings
@@ -22,14 +22,24 @@ from wharfie_log_files.framing import Lines, Records
 from wharfie_log_files.rotating import RotatingFile
 
 _REPLACE = "wharfie-log-replace"
-_ESCAPES = (
-    (b"<", b"\\u003c"),
-    (b">", b"\\u003e"),
-    (b"&", b"\\u0026"),
-    ("\u2028".encode(), b"\\u2028"),
-    ("\u2029".encode(), b"\\u2029"),
-)
-"""What Go's encoder escapes beyond JSON's own rules; none of them occurs in an entry's frame, so whole batches are done."""
+_BEGIN = b'{"log":"'
+_MARKUP = {
+    b"<": b"\\u003c",
+    b">": b"\\u003e",
+    b"&": b"\\u0026",
+    "\u2028".encode(): b"\\u2028",
+    "\u2029".encode(): b"\\u2029",
+}
+"""What Go's encoder escapes beyond JSON's own rules."""
+_ESCAPES = {
+    b"\\": b"\\\\",  # first: the others bring more of it
+    b'"': b'\\"',
+    **{bytes((byte,)): f"\\u{byte:04x}".encode() for byte in range(0x20) if byte != 0x0A},
+    **{bytes((byte,)): b"\\" + letter.encode() for byte, letter in zip(b"\b\f\r\t", "bfrt", strict=True)},
+    **_MARKUP,
+}
+_PLAIN = bytes(byte for byte in (0x0A, *range(0x20, 0x80)) if bytes((byte,)) not in _ESCAPES)
+"""What stands for itself, and line ends, which are dealt with apart."""
 
 
 def _one_for_each_byte(error: UnicodeError) -> tuple[str, int]:
@@ -47,33 +57,33 @@ class JsonFileSink(LogSink):
 
     def __init__(self, options: Strings) -> None:
         self._file = _open(options, Lines())
-        self._attributes = f'"attrs":{options["attrs"]},' if "attrs" in options else ""
-        self._pending: list[str] = []
+        attributes = f'"attrs":{options["attrs"]},'.encode() if "attrs" in options else b""
+        self._attributes = _replaced(attributes, _MARKUP)
+        self._pending: list[bytes] = []
         self._time_ns = -1
-        self._ends: dict[str, str] = {}
+        self._ends: dict[str, bytes] = {}
         self._held: dict[str, bytes] = {}
 
     def write(self, stream: Stream, data: memoryview, time_ns: int, partial: bool) -> None:
-        if time_ns != self._time_ns:  # one timestamp serves all lines of a read
-            self._time_ns = time_ns
-            stamp = rfc3339(time_ns)
-            self._ends = {
-                name: f',"stream":"{name}",{self._attributes}"time":"{stamp}"}}\n' for name in ("stdout", "stderr")
-            }
-        text = self._decode_piece(stream, data, partial) if partial or self._held else str(data, "utf-8", _REPLACE)
-        if not partial and text[-1:] != "\n":
-            text += "\n"  # Docker ends every entry that is not partial, also the last line of a program that did not
-        self._pending.append(f'{{"log":{encode_basestring(text)}{self._ends[stream]}')
+        self._set_time(time_ns)
+        text = self._whole_characters(stream, data, partial) if partial or self._held else bytes(data)
+        text = _escaped(text.removesuffix(b"\n")).replace(b"\n", b"\\n")
+        # Docker ends every entry that is not partial, also the last line of a program that did not.
+        self._pending += (_BEGIN, text, b"" if partial else b"\\n", self._ends[stream])
+
+    def write_lines(self, stream: Stream, lines: bytes, time_ns: int) -> None:
+        if self._held:
+            super().write_lines(stream, lines, time_ns)
+            return
+        self._set_time(time_ns)
+        between = b"\\n" + self._ends[stream] + _BEGIN
+        self._pending += (_BEGIN, _escaped(lines).replace(b"\n", between)[: -len(_BEGIN)])
 
     def flush(self) -> None:
-        if not self._pending:
-            return
-        batch = "".join(self._pending).encode()
-        self._pending.clear()
-        for character, escape in _ESCAPES:
-            if character in batch:
-                batch = batch.replace(character, escape)
-        self._file.append(batch)
+        if self._pending:
+            batch = b"".join(self._pending)
+            self._pending.clear()
+            self._file.append(batch)
 
     def close(self) -> None:
         for stream in ("stdout", "stderr"):
@@ -84,13 +94,22 @@ class JsonFileSink(LogSink):
         finally:
             self._file.close()
 
-    def _decode_piece(self, stream: Stream, data: memoryview, partial: bool) -> str:
+    def _set_time(self, time_ns: int) -> None:
+        """One timestamp serves all lines of a read."""
+        if time_ns != self._time_ns:
+            self._time_ns = time_ns
+            end = f'"time":"{rfc3339(time_ns)}"}}\n'.encode()
+            self._ends = {
+                name: b'","stream":"' + name.encode() + b'",' + self._attributes + end for name in ("stdout", "stderr")
+            }
+
+    def _whole_characters(self, stream: Stream, data: memoryview, partial: bool) -> bytes:
         """A long line is cut at a byte count; a character that is cut in two is kept for the next piece."""
         piece = self._held.pop(stream, b"") + data
         if partial and (cut := _cut_character(piece)):
             self._held[stream] = piece[-cut:]
             piece = piece[:-cut]
-        return str(piece, "utf-8", _REPLACE)
+        return piece
 
 
 class LocalSink(LogSink):
@@ -138,6 +157,9 @@ class NoneSink(LogSink):
     def write(self, stream: Stream, data: memoryview, time_ns: int, partial: bool) -> None:
         pass
 
+    def write_lines(self, stream: Stream, lines: bytes, time_ns: int) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -147,9 +169,29 @@ def rehearse() -> None:
     options = {"path": os.devnull, "max-size": "0", "max-file": "1", "compress": "false"}
     for kind in (JsonFileSink, LocalSink):
         sink: LogSink = kind(options)
-        sink.write("stdout", memoryview(b"line\n"), 0, False)
+        sink.write_lines("stdout", b"line\n", 0)
         sink.flush()
         sink.close()
+
+
+def _escaped(data: bytes) -> bytes:
+    """Output as it stands between a JSON string's quotes, but for the line ends, which stay. What is not UTF-8 is replaced.
+
+    By passes over the whole, each at the speed of memory: a container may write more lines a second than an interpreter can
+    look at one by one.
+    """
+    special = data.translate(None, _PLAIN)
+    if not special:
+        return data
+    if not special.isascii():
+        data = str(data, "utf-8", _REPLACE).encode()
+    return _replaced(data, {character: escape for character, escape in _ESCAPES.items() if character in special})
+
+
+def _replaced(data: bytes, escapes: Mapping[bytes, bytes]) -> bytes:
+    for character, escape in escapes.items():
+        data = data.replace(character, escape)
+    return data
 
 
 def varint(value: int) -> bytes:

@@ -171,4 +171,6 @@ return Changed(reader, read=lambda limit: reader.read(limit)[:5] if limit == 100
             return options["path"] + ".missing"
         """,
     ),
+    override("LOG-21", 'sink = "hasty_sink:Sink"\n'),
+    reader("LOG-22", "return Changed(reader, read_runs=lambda: reader.read_runs()[:-1])"),
 )

@@ -32,7 +32,7 @@ from wharfie.engine.volumes import Pruned
 from wharfie.plugins.drivers import Drivers
 from wharfie.plugins.supervisor import Supervised
 from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, WharfieError
-from wharfie.spi.log import LogEntry, LogQuery
+from wharfie.spi.log import LogQuery, LogRun
 from wharfie.spi.runtime import AttachRequest, ExitReply, RuntimeCapability, RuntimeDriver
 from wharfie.spi.storage import StorageDriver
 
@@ -254,7 +254,7 @@ class Containers:
     async def attach(self, ref: str, client: socket.socket, request: AttachRequest, *, logs: bool, stream: bool) -> None:
         await self.output.attach(ref, client, request, logs=logs, stream=stream)
 
-    def logs(self, ref: str, query: LogQuery, *, stdout: bool, stderr: bool) -> AsyncIterator[Sequence[LogEntry]]:
+    def logs(self, ref: str, query: LogQuery, *, stdout: bool, stderr: bool) -> AsyncIterator[Sequence[LogRun]]:
         return self.output.logs(ref, query, stdout=stdout, stderr=stderr)
 
     def wait(self, ref: str, condition: str) -> Awaitable[WaitResult]:

@@ -14,7 +14,7 @@ from wharfie.engine.events import Events
 from wharfie.engine.model.container import Container
 from wharfie.plugins.drivers import Drivers
 from wharfie.spi.errors import Conflict, InvalidArgument
-from wharfie.spi.log import LogDriver, LogEntry, LogQuery, LogReader
+from wharfie.spi.log import LogDriver, LogEntry, LogQuery, LogReader, LogRun, RunReader
 from wharfie.spi.runtime import AttachRequest, RuntimeDriver
 
 _BATCH = 512  # entries read at once: a slow client holds no more than that
@@ -62,11 +62,13 @@ class Output:
         """`logs=1`: what was written so far comes first."""
         loop = asyncio.get_running_loop()
         client.setblocking(False)
-        async for entries in self.logs(container.id, LogQuery(), stdout=request.stdout, stderr=request.stderr):
-            framed = b"".join(_frame(entry) if request.framed else entry.data for entry in entries)
+        async for runs in self.logs(container.id, LogQuery(), stdout=request.stdout, stderr=request.stderr):
+            framed = b"".join(
+                _frame(run.stream, piece) if request.framed else piece for run in runs for piece in run.pieces
+            )
             await loop.sock_sendall(client, framed)
 
-    async def logs(self, ref: str, query: LogQuery, *, stdout: bool, stderr: bool) -> AsyncIterator[Sequence[LogEntry]]:
+    async def logs(self, ref: str, query: LogQuery, *, stdout: bool, stderr: bool) -> AsyncIterator[Sequence[LogRun]]:
         """The log in batches; the first one, maybe empty, comes at once, so that errors come before it.
 
         Following ends with the container. Errors: NotFound, InvalidArgument, Unsupported (the driver cannot read).
@@ -80,21 +82,21 @@ class Output:
         streams = {name for name, wanted in (("stdout", stdout), ("stderr", stderr)) if wanted}
         try:
             yield ()
-            async for entries in self._read(container, reader, query.follow):
-                chosen = [entry for entry in entries if entry.stream in streams]
-                if chosen:
+            async for runs in self._read(container, reader, query.follow):
+                if chosen := [run for run in runs if run.stream in streams]:
                     yield chosen
         finally:
             reader.close()
 
-    async def _read(self, container: Container, reader: LogReader, follow: bool) -> AsyncIterator[Sequence[LogEntry]]:
+    async def _read(self, container: Container, reader: LogReader, follow: bool) -> AsyncIterator[Sequence[LogRun]]:
         live = self.catalog.live(container)
+        read = reader.read_runs if isinstance(reader, RunReader) else lambda: _runs(reader.read(_BATCH))
         with _Readiness(reader.fileno()) as ready:
             ended = live.waiting.future("next-exit")
             while True:
                 running = follow and container.state.running and not ended.done()
-                while entries := await asyncio.to_thread(reader.read, _BATCH):
-                    yield entries
+                while runs := await asyncio.to_thread(read):
+                    yield runs
                 if not running:
                     return
                 events: set[asyncio.Future[Any]] = {ready.wait(), ended}
@@ -127,6 +129,13 @@ class _Readiness:
         self._loop.remove_reader(self._descriptor)
 
 
-def _frame(entry: LogEntry) -> bytes:
+def _runs(entries: Sequence[LogEntry]) -> Sequence[LogRun]:
+    return [
+        LogRun(stream=entry.stream, pieces=(entry.data,), time_ns=entry.time_ns, attributes=entry.attributes)
+        for entry in entries
+    ]
+
+
+def _frame(stream: str, data: bytes) -> bytes:
     """Docker's multiplexed stream: one byte of stream, three of zeros, four of length."""
-    return bytes((_STREAM_NUMBER[entry.stream], 0, 0, 0)) + len(entry.data).to_bytes(4) + entry.data
+    return bytes((_STREAM_NUMBER[stream], 0, 0, 0)) + len(data).to_bytes(4) + data
