@@ -58,6 +58,7 @@ class NativeEngine(Engine):
         ours, theirs = channel.pair()
         pid = 0
         try:
+            self._note_group()
             try:
                 pid = self._fork(spaces, lambda: init.run(theirs))
             finally:
@@ -74,6 +75,9 @@ class NativeEngine(Engine):
             raise
         self._pid = pid
         return pid
+
+    def _note_group(self) -> None:
+        """The control group is this container's own from now on."""
 
     def _hand_over(self, ours: socket.socket, pid: int) -> int:
         """What is left to do with a container that is ready; the descriptor on which the word to go will be given."""
@@ -188,7 +192,11 @@ class NativeEngine(Engine):
         return self._cgroup.oom_fd()
 
     def oom_killed(self) -> bool:
-        return self._cgroup.oom_kills() > 0
+        return self.oom_kills() > 0
+
+    def oom_kills(self) -> int:
+        """How many processes of the container the kernel has killed for its memory limit."""
+        return self._cgroup.oom_kills()
 
     def delete(self) -> None:
         if self._channel >= 0:

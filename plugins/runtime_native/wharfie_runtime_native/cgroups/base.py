@@ -15,6 +15,7 @@ from wharfie.shim.cgroups import GroupReader, below
 from wharfie.spi.errors import Conflict, DriverError, WharfieError
 
 _DELETE_SECONDS: Final = 15.0  # processes that were killed leave their group only when the kernel is through with them
+_EMPTY_SECONDS: Final = 1.0  # as above, of processes that were dead before
 
 
 class Cgroup(GroupReader):
@@ -65,6 +66,18 @@ class Cgroup(GroupReader):
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+    @abstractmethod
+    def is_frozen(self) -> bool:
+        """Whether it is stopped, or is being."""
+
+    def remove_empty(self) -> None:
+        """Remove the group if nobody is in it, else leave it alone: the processes are somebody else's."""
+        end = time.monotonic() + _EMPTY_SECONDS
+        while [directory for directory in self.directories().values() if not remove_tree(directory)]:
+            if time.monotonic() > end:
+                return
+            time.sleep(0.01)
 
     def delete(self) -> None:
         """End what is left and remove the group with all groups below. Succeeds when it is not there.

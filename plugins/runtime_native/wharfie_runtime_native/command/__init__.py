@@ -1,0 +1,17 @@
+"""`wharfie-runtime`: the native runtime as an OCI runtime of its own, with runc's command line.
+
+The same modules make the same containers as under the daemon; what differs is that nobody stays. `create` ends with the
+container's first process waiting at a socket in its state folder (`wharfie_runtime_native.gate`), whose parent then is
+whoever called: conmon, containerd's shim. `app` is the command line, `store` the state folders, `engine` the driver's
+engine as it is used here; the commands are in the other modules, each loaded when it is asked for, because every container
+costs the start of an interpreter or two.
+"""
+
+from __future__ import annotations
+
+
+def main() -> int:
+    """The console script."""
+    from wharfie_runtime_native.command.app import run
+
+    return run()

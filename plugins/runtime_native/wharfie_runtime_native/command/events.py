@@ -1,0 +1,123 @@
+"""events: a container's counters and memory kills, as JSON lines in runc's form."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+from wharfie.spi.errors import Conflict, InvalidArgument
+from wharfie_runtime_native import pids
+from wharfie_runtime_native.command.containers import ALIVE, record_of, status_of
+from wharfie_runtime_native.command.engine import CommandEngine, found
+from wharfie_runtime_native.command.session import Session
+
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@click.command("events")
+@click.option("--interval", default="5s", show_default=True, help="Time between statistics, as Go writes it.")
+@click.option("--stats", "once", is_flag=True, help="Print statistics once, and end.")
+@click.argument("id")
+@click.pass_obj
+def events_command(session: Session, id: str, interval: str, once: bool) -> None:
+    """Print statistics at intervals, and memory kills when they happen, until the container ends."""
+    seconds = _seconds(interval)
+    folder = session.store.find(id)
+    try:
+        record = record_of(folder)
+        status = status_of(folder, record)
+        if status not in ALIVE:
+            raise Conflict(f"container with id {id} is not running: it is {status}")
+        engine = found(session.store, folder, record)
+        if once:
+            _print("stats", id, engine)
+        else:
+            _follow(engine, seconds)
+    finally:
+        folder.close()
+
+
+def _seconds(text: str) -> float:
+    """Errors: InvalidArgument."""
+    parts = _PART.findall(text)
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text or seconds <= 0:
+        raise InvalidArgument(f'duration interval "{text}" must be greater than 0, as in 5s')
+    return seconds
+
+
+def _follow(engine: CommandEngine, seconds: float) -> None:
+    record = engine.record
+    process, killed = pids.open_pidfd(record.pid, record.pid_start), engine.oom_fd()
+    watched = [fd for fd in (process, killed) if fd >= 0]
+    kills = engine.oom_kills()
+    due = time.monotonic()
+    while process in watched:
+        ready, _, _ = select.select(watched, [], [], max(0.0, due - time.monotonic()))
+        if killed in ready:
+            os.read(killed, 4096)
+            if engine.oom_kills() > kills:
+                kills = engine.oom_kills()
+                _print("oom", engine.id)
+            elif not engine.pids():  # the group goes away, which wakes its watchers too
+                watched.remove(killed)
+        if process in ready:
+            return
+        if time.monotonic() >= due:
+            _print("stats", engine.id, engine)
+            due += seconds
+
+
+def _print(kind: str, id: str, engine: CommandEngine | None = None) -> None:
+    event: dict[str, Any] = {"type": kind, "id": id}
+    if engine is not None:
+        event["data"] = _data(engine.stats())
+    click.echo(json.dumps(event))
+
+
+def _data(stats: Mapping[str, Any]) -> dict[str, Any]:
+    """The counters by runc's names (its types/events.go)."""
+    cpu, memory, raw = stats["cpu"], stats["memory"], stats["memory"]["stats"]
+    return {
+        "cpu": {
+            "usage": {
+                "total": cpu["usage_ns"],
+                "percpu": cpu["percpu_ns"],
+                "kernel": cpu["system_ns"],
+                "user": cpu["user_ns"],
+            },
+            "throttling": {
+                "periods": cpu["periods"],
+                "throttledPeriods": cpu["throttled_periods"],
+                "throttledTime": cpu["throttled_ns"],
+            },
+        },
+        "memory": {
+            "cache": raw.get("cache", raw.get("file", 0)),
+            "usage": {key: memory[name] for key, name in _MEMORY.items()},
+            "raw": raw,
+        },
+        "pids": {"current": stats["pids"]["current"], "limit": stats["pids"]["limit"]},
+        "blkio": {
+            "ioServiceBytesRecursive": list(_block(stats["blkio"])),
+            "ioServicedRecursive": list(_block(stats["blkio_serviced"])),
+        },
+        "hugetlb": {},
+        "intel_rdt": {},
+        "network_interfaces": None,
+    }
+
+
+_MEMORY: Final = {"limit": "limit", "usage": "usage", "max": "max_usage", "failcnt": "failcnt"}
+
+
+def _block(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    return [{**row, "op": str(row["op"]).capitalize()} for row in rows]

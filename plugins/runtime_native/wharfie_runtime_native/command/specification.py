@@ -1,0 +1,81 @@
+"""spec: a configuration to begin with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from wharfie.spi.errors import Conflict, Unsupported
+from wharfie_runtime_native.features import OCI_VERSION
+
+_CAPABILITIES: Final = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
+
+
+def _mount(destination: str, kind: str, source: str, options: str) -> dict[str, Any]:
+    return {"destination": destination, "type": kind, "source": source, "options": options.split()}
+
+
+def _template() -> dict[str, Any]:
+    """A shell on a read-only root, with the namespaces, mounts and masks that runtimes give by default."""
+    return {
+        "ociVersion": OCI_VERSION,
+        "process": {
+            "terminal": True,
+            "user": {"uid": 0, "gid": 0},
+            "args": ["sh"],
+            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+            "cwd": "/",
+            "capabilities": {kind: list(_CAPABILITIES) for kind in ("bounding", "effective", "permitted")},
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
+            "noNewPrivileges": True,
+        },
+        "root": {"path": "rootfs", "readonly": True},
+        "hostname": "wharfie",
+        "mounts": [
+            _mount("/proc", "proc", "proc", ""),
+            _mount("/dev", "tmpfs", "tmpfs", "nosuid strictatime mode=755 size=65536k"),
+            _mount("/dev/pts", "devpts", "devpts", "nosuid noexec newinstance ptmxmode=0666 mode=0620 gid=5"),
+            _mount("/dev/shm", "tmpfs", "shm", "nosuid noexec nodev mode=1777 size=65536k"),
+            _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid noexec nodev"),
+            _mount("/sys", "sysfs", "sysfs", "nosuid noexec nodev ro"),
+            _mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid noexec nodev relatime ro"),
+        ],
+        "linux": {
+            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
+            "maskedPaths": [
+                "/proc/acpi",
+                "/proc/asound",
+                "/proc/kcore",
+                "/proc/keys",
+                "/proc/latency_stats",
+                "/proc/timer_list",
+                "/proc/timer_stats",
+                "/proc/sched_debug",
+                "/sys/firmware",
+                "/proc/scsi",
+            ],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+        },
+    }
+
+
+@click.command("spec")
+@click.option("-b", "--bundle", type=click.Path(path_type=Path), default=Path(), help="Folder to write config.json into.")
+@click.option("--rootless", is_flag=True, help="For an ordinary user: refused.")
+def spec_command(bundle: Path, rootless: bool) -> None:
+    """Write a config.json to begin with."""
+    if rootless:
+        raise Unsupported(
+            "this runtime needs root: it makes no containers for an ordinary user, so --rootless cannot be done"
+        )
+    file = bundle / "config.json"
+    try:
+        with file.open("x", encoding="utf-8") as config:
+            json.dump(_template(), config, indent="\t")
+            config.write("\n")
+    except FileExistsError:
+        raise Conflict(f"File {file} exists. Remove it first") from None

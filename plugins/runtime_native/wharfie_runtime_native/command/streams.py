@@ -1,0 +1,92 @@
+"""What a process is made with besides its bundle: streams, console, descriptors, the pid file."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from wharfie.shim.engine import Streams
+from wharfie.spi.errors import DriverError, InvalidArgument
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_OPTIONS: Final[tuple[Decorator, ...]] = (
+    click.option(
+        "--console-socket", type=click.Path(path_type=Path), help="Unix socket that is sent the terminal's master."
+    ),
+    click.option("--pid-file", type=click.Path(path_type=Path), help="File for the process's pid."),
+    click.option("--preserve-fds", type=click.IntRange(0), default=0, help="How many descriptors from 3 on to hand on."),
+)
+
+
+def stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--console-socket, --pid-file, --preserve-fds."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def preserved(count: int) -> int:
+    """`--preserve-fds`, and those that a socket-activated caller was given (sd_listen_fds(3)). Called before anything is
+    opened. Errors: InvalidArgument (a descriptor that is not there)."""
+    count += int(os.environ.get("LISTEN_FDS") or 0)
+    for fd in range(3, 3 + count):
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise InvalidArgument(f"please check that preserved file descriptor {fd} is open: {count} are to be") from None
+    return count
+
+
+def with_listen_fds(process: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The environment of a process to which a socket-activated caller's descriptors go on."""
+    given = os.environ.get("LISTEN_FDS")
+    if not given:
+        return process
+    return {**process, "env": [*(process.get("env") or ()), f"LISTEN_FDS={given}", "LISTEN_PID=1"]}
+
+
+def check_console(*, terminal: bool, detached: bool, console_socket: Path | None) -> None:
+    """Errors: InvalidArgument, as runc states them."""
+    if terminal and detached and console_socket is None:
+        raise InvalidArgument("cannot allocate tty if wharfie-runtime will detach without setting console socket")
+    if console_socket is not None and not (terminal and detached):
+        raise InvalidArgument("cannot use console socket if wharfie-runtime will not detach or allocate tty")
+
+
+@contextmanager
+def open_streams(process: Mapping[str, Any], console_socket: Path | None) -> Iterator[Streams]:
+    """The caller's own streams, or a terminal whose master goes to `console_socket`."""
+    if not process.get("terminal") or console_socket is None:
+        yield Streams(stdin=0, stdout=1, stderr=2)
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as console:
+        try:
+            console.connect(str(console_socket))
+        except OSError as error:
+            raise InvalidArgument(f"cannot connect to console socket {console_socket}: {error.strerror}") from error
+        yield Streams(console=console.fileno(), size=size_of(process))
+
+
+def size_of(process: Mapping[str, Any]) -> tuple[int, int] | None:
+    """`consoleSize`: rows, columns."""
+    size = process.get("consoleSize") or {}
+    return (int(size["height"]), int(size["width"])) if size.get("height") and size.get("width") else None
+
+
+def write_pid(file: Path | None, pid: int) -> None:
+    """Whole or not at all, since somebody may be watching for it. Errors: DriverError."""
+    if file is None:
+        return
+    temporary = file.with_name(f".{file.name}")
+    try:
+        temporary.write_text(str(pid))
+        temporary.replace(file)
+    except OSError as error:
+        raise DriverError(f"cannot write pid file {file}: {error.strerror}") from error
