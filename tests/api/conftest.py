@@ -176,7 +176,7 @@ class EchoImages:
             self.uploaded += len(piece)
         progress({"stream": "Loaded image: x\n"})
 
-    def get(self, ref: str) -> Any:
+    def get(self, ref: str, platform: str = "") -> Any:
         raise NotFound(f"No such image: {ref}")
 
 

@@ -29,6 +29,10 @@ class Call:
         headers: list[tuple[bytes, bytes]] = self.request.app.state.common_headers
         return headers
 
+    def since(self, version: Version, parameter: str) -> str:
+        """A parameter that older versions do not have; empty for these."""
+        return parameter if self.version >= version else ""
+
     async def body(self, model: type[M], *, required: bool = True) -> M:
         """The JSON body as a model. Errors: InvalidArgument."""
         return await body.parsed(self.request, model, required=required)

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from wharfie.api import versions
 from wharfie.api.call import Asked
 from wharfie.api.credentials import RegistryAuth
 from wharfie.api.query import Filters, Flag, Text, Texts
@@ -104,7 +105,9 @@ async def load(call: Asked, quiet: Flag = False, platform: Text = "") -> Respons
     images = call.engine.images
     return await progress_response(
         call.request,
-        lambda progress: images.load(body, quiet=quiet, progress=progress, platform=platform),
+        lambda progress: images.load(
+            body, quiet=quiet, progress=progress, platform=call.since(versions.PLATFORMS, platform)
+        ),
         always_in_band=True,
     )
 
@@ -123,23 +126,31 @@ async def distribution(call: Asked, name: str, auth: RegistryAuth) -> Response:
 
 
 @router.get("/images/get")
-async def save_several(call: Asked, names: Texts = []) -> Response:  # noqa: B006  # FastAPI copies defaults
-    return Stream(await begun(await call.engine.images.save(names)), "application/x-tar")
+async def save_several(
+    call: Asked,
+    names: Texts = [],  # noqa: B006  # FastAPI copies defaults
+    platform: Text = "",
+) -> Response:
+    wanted = call.since(versions.PLATFORMS, platform)
+    return Stream(await begun(await call.engine.images.save(names, wanted)), "application/x-tar")
 
 
 @router.get("/images/{name:path}/get")
-async def save(call: Asked, name: str) -> Response:
-    return Stream(await begun(await call.engine.images.save([name])), "application/x-tar")
+async def save(call: Asked, name: str, platform: Text = "") -> Response:
+    wanted = call.since(versions.PLATFORMS, platform)
+    return Stream(await begun(await call.engine.images.save([name], wanted)), "application/x-tar")
 
 
 @router.get("/images/{name:path}/json")
-async def inspect(call: Asked, name: str) -> Response:
-    return Json(image_view(call.engine.images.get(name), call.version, call.engine.system.storage_driver))
+async def inspect(call: Asked, name: str, platform: Text = "") -> Response:
+    image = call.engine.images.get(name, call.since(versions.PLATFORM_OF_INSPECT, platform))
+    return Json(image_view(image, call.version, call.engine.system.storage_driver))
 
 
 @router.get("/images/{name:path}/history")
-async def history(call: Asked, name: str) -> Response:
-    return Json([history_view(item) for item in call.engine.images.history(name)])
+async def history(call: Asked, name: str, platform: Text = "") -> Response:
+    found = call.engine.images.history(name, call.since(versions.PLATFORMS, platform))
+    return Json([history_view(item) for item in found])
 
 
 @router.post("/images/{name:path}/tag")
@@ -149,9 +160,12 @@ async def tag_image(call: Asked, name: str, repo: Text = "", tag: Text = "") -> 
 
 
 @router.post("/images/{name:path}/push")
-async def push(call: Asked, name: str, auth: RegistryAuth, tag: Text = "") -> Response:
+async def push(call: Asked, name: str, auth: RegistryAuth, tag: Text = "", platform: Text = "") -> Response:
     images = call.engine.images
-    return await progress_response(call.request, lambda progress: images.push(name, tag, auth=auth, progress=progress))
+    wanted = call.since(versions.PLATFORM_OF_PUSH, platform)
+    return await progress_response(
+        call.request, lambda progress: images.push(name, tag, auth=auth, progress=progress, platform=wanted)
+    )
 
 
 @router.post("/images/prune")
@@ -161,5 +175,12 @@ async def prune(call: Asked, filters: Filters) -> Response:
 
 
 @router.delete("/images/{name:path}")
-async def remove(call: Asked, name: str, force: Flag = False, noprune: Flag = False) -> Response:
-    return Json(await call.engine.images.remove(name, force=force, prune=not noprune))
+async def remove(
+    call: Asked,
+    name: str,
+    force: Flag = False,
+    noprune: Flag = False,
+    platforms: Texts = [],  # noqa: B006  # FastAPI copies defaults
+) -> Response:
+    wanted = platforms if call.version >= versions.PLATFORMS_OF_REMOVE else ()
+    return Json(await call.engine.images.remove(name, force=force, prune=not noprune, platforms_only=wanted))

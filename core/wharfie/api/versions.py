@@ -30,6 +30,12 @@ NO_VIRTUAL_SIZE: Version = (1, 44)
 ANONYMOUS_PRUNE: Version = (1, 42)
 """From here on pruning volumes spares named ones."""
 
+PLATFORM_OF_PUSH: Version = (1, 46)
+PLATFORMS: Version = (1, 48)
+"""From here on `platform` chooses an image's variant in history, load and save."""
+PLATFORM_OF_INSPECT: Version = (1, 49)
+PLATFORMS_OF_REMOVE: Version = (1, 50)
+
 NO_BRIDGE_NETFILTER: Version = (1, 50)
 """Before, info told of the kernel's bridge-nf-call settings and of TCP memory limits."""
 

@@ -124,9 +124,10 @@ def tag(context: Context, /, source: str, target: str) -> None:
 @click.command()
 @click.option("-f", "--force", is_flag=True, help="Although a stopped container uses it.")
 @click.option("--no-prune", is_flag=True, help="Keep its untagged parents.")
+@click.option("--platform", "platform", multiple=True, help="Only the image for this OS/ARCH[/VARIANT].")
 @click.argument("images", nargs=-1, required=True)
 @pass_context
-def rmi(context: Context, /, force: bool, no_prune: bool, images: tuple[str, ...]) -> int:
+def rmi(context: Context, /, force: bool, no_prune: bool, platform: tuple[str, ...], images: tuple[str, ...]) -> int:
     """Remove images: their names, and what nothing else uses.
 
     \b
@@ -135,7 +136,7 @@ def rmi(context: Context, /, force: bool, no_prune: bool, images: tuple[str, ...
     """
 
     def remove(name: str) -> str:
-        done = context.client.delete(f"/images/{name}", {"force": force, "noprune": no_prune})
+        done = context.client.delete(f"/images/{name}", {"force": force, "noprune": no_prune, "platforms": platform})
         return "\n".join(f"{action}: {what}" for entry in done or () for action, what in entry.items())
 
     return each(images, remove)

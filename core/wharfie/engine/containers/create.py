@@ -111,13 +111,7 @@ class Creator:
     def _image(self, ref: str, platform: str) -> Image | None:
         if not ref:
             return None  # Docker makes a container without an image (contract: 201)
-        image = self.images.get(ref)
-        if platform and platform.split("/")[1:2] not in ([], [image.architecture]):
-            raise NotFound(
-                f"image with reference {ref} was found but its platform ({image.os}/{image.architecture}) does not "
-                f"match the specified platform ({platform})"
-            )
-        return image
+        return self.images.get(ref, platform)
 
     def _pin_images(self, planned: Sequence[MountPoint]) -> None:
         """An image that is mounted is the one that its name means now."""

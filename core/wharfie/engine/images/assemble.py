@@ -100,10 +100,12 @@ class Assembler:
         manifest_type: str = documents.OCI_MANIFEST,
         config_type: str = documents.OCI_CONFIG,
         names: Sequence[Name] = (),
+        index: Descriptor | None = None,
         parent: str = "",
         admitted: bool = False,
     ) -> Image:
-        """Make the image visible. `manifest` None: one is written from what is here. `admitted`: plugins were asked."""
+        """Make the image visible. `manifest` None: one is written from what is here. `index`: what its names came by.
+        `admitted`: plugins were asked."""
         size = await self.run(self.content.size, id)
         if manifest is None:
             manifest_type = documents.OCI_MANIFEST
@@ -131,13 +133,15 @@ class Assembler:
         with self.catalog.pin([image.manifest]):
             await self.run(self.content.put, manifest)
             async with self.catalog.lock:
-                await self.catalog.add(image, names)
+                await self.catalog.add(image, names, index)
         await self.write_index()
         return self.catalog.images[id]
 
     async def write_index(self) -> None:
         """After each change of images or names."""
         await self.run(self.content.write_index, layout_index(self.catalog))
+        for digest in self.catalog.take_stale():
+            await self.run(self.content.remove, digest)
 
     async def remove_layers(self, chains: Sequence[str]) -> None:
         """The topmost first. One that a container still stands on stays; the next reconciliation gets it."""

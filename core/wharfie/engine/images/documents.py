@@ -152,6 +152,29 @@ def choose(entries: Sequence[ManifestEntry], platform: Platform) -> ManifestEntr
     )
 
 
+def choose_any(entries: Sequence[ManifestEntry], platform: Platform) -> ManifestEntry:
+    """The entry for `platform` or for the nearest that runs there, else the first."""
+    try:
+        return choose(entries, platform)
+    except NotFound:
+        return entries[0]
+
+
+def is_index_type(media_type: str) -> bool:
+    return media_type in _INDEXES
+
+
+def is_image(entry: ManifestEntry) -> bool:
+    """Not an attestation, which builders list for the platform unknown/unknown."""
+    return entry.platform is None or entry.platform.os != "unknown"
+
+
+def describe_index(data: bytes) -> Descriptor:
+    """Of an index as it was sent. Errors: InvalidArgument."""
+    said = read_object(data, "the manifest list").get("mediaType")
+    return Descriptor(media_type=said if said in _INDEXES else OCI_INDEX, digest=digest_of(data), size=len(data))
+
+
 def read_manifest(document: Mapping[str, Any]) -> ImageManifest:
     """Errors: InvalidArgument."""
     config = read_descriptor(document.get("config"), "the image's configuration")

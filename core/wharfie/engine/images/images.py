@@ -13,7 +13,7 @@ from wharfie.engine.events import Events
 from wharfie.engine.filters import Filters
 from wharfie.engine.images import listing, platforms, reference, remote
 from wharfie.engine.images.assemble import Assembler
-from wharfie.engine.images.catalog import Catalog, blobs_of
+from wharfie.engine.images.catalog import Catalog, Meaning, blobs_of
 from wharfie.engine.images.commit import Commit, Committer
 from wharfie.engine.images.download import Downloader, Source
 from wharfie.engine.images.importing import Importer
@@ -130,18 +130,21 @@ class Images:
 
     # Reading
 
-    def get(self, ref: str) -> Image:
-        """By name, id or prefix of an id. Errors: NotFound ("No such image: REF"), InvalidArgument (not a name)."""
-        return self._catalog.find(ref)
+    def get(self, ref: str, platform: str = "") -> Image:
+        """By name, id or prefix of an id; with `platform` the image for it.
+
+        Errors: NotFound ("No such image: REF", or none for the platform), InvalidArgument (not a name, not a platform).
+        """
+        return self._catalog.find(ref, platforms.decode(platform))
 
     def list(self, *, all: bool, filters: Filters) -> list[Image]:
         """The newest first; `all`: intermediate ones too. With a `reference` filter an image shows only the names that
         match. Errors: InvalidArgument (a filter), NotFound (`before`, `since`)."""
         return listing.select(self._catalog, everything=all, filters=filters)
 
-    def history(self, ref: str) -> Sequence[HistoryItem]:
-        """How it was made, the newest step first. Errors: NotFound."""
-        return listing.history(self._catalog, self._catalog.find(ref))
+    def history(self, ref: str, platform: str = "") -> Sequence[HistoryItem]:
+        """How it was made, the newest step first. Errors: NotFound, InvalidArgument (the platform)."""
+        return listing.history(self._catalog, self.get(ref, platform))
 
     def wanted_layers(self) -> frozenset[str]:
         """For `StorageDriver.reconcile`: every layer that images need, also removed ones that containers stand on."""
@@ -187,14 +190,16 @@ class Images:
             text = f"its platform ({own}) does not match the specified platform ({platforms.parse(wanted)})"
             progress({"status": f"WARNING: image with reference {name.familiar} was found but {text}"})
 
-    async def push(self, name: str, tag: str, *, auth: Credentials | None, progress: Progress) -> None:
-        """`docker push`. Without a tag: all tags of the repository. `progress` is called in the event loop.
+    async def push(self, name: str, tag: str, *, auth: Credentials | None, progress: Progress, platform: str = "") -> None:
+        """`docker push`. Without a tag: all tags of the repository; without `platform`: the images for all platforms that
+        the name means. `progress` is called in the event loop.
 
         Errors: NotFound, InvalidArgument, Unauthorized, Forbidden, WharfieError (the registry cannot be reached).
         """
         wanted = reference.parse_pair(name, tag)
         if wanted.digest:
             raise InvalidArgument("cannot push a digest reference")
+        chosen = platforms.decode(platform)
         progress({"status": f"The push refers to repository [{wanted.repository}]"})
         names = [wanted] if wanted.tag else [each for each in sorted(self._catalog.names) if each.tag]
         names = [each for each in names if each.repository == wanted.repository and each in self._catalog.names]
@@ -203,8 +208,12 @@ class Images:
         driver = await self._registry(wanted.domain)
         try:
             for each in names:
-                image = self._catalog.images[self._catalog.names[each]]
-                await self._pusher.push(Source(driver, each.on_server(), auth), each, image, progress)
+                image = self._catalog.find(each.familiar, chosen)
+                target = Source(driver, each.on_server(), auth)
+                if chosen is not None:
+                    await self._pusher.push(target, each, image, progress)
+                else:
+                    await self._pusher.push_all(target, each, progress)
                 self._emit("push", each.familiar, image, each.familiar_repository)
         except Unavailable as error:
             raise _as_docker_says(error) from error
@@ -288,9 +297,10 @@ class Images:
         self._tell("import", image)
         return image.id
 
-    async def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
-        """`docker save`: a tar in pieces, made while it is read. Errors, at once: NotFound, InvalidArgument."""
-        chosen = self._saver.choose(names)
+    async def save(self, names: Sequence[str], platform: str = "") -> AsyncIterator[bytes]:
+        """`docker save`: a tar in pieces, made while it is read; without `platform` of the images for all platforms that
+        the names mean. Errors, at once: NotFound, InvalidArgument."""
+        chosen = self._saver.choose(names, platforms.decode(platform))
         for entry in chosen:
             self._tell("save", entry.image)
         return self._saver.stream(chosen)
@@ -316,14 +326,20 @@ class Images:
         image = self._catalog.find(ref)
         name = _taggable(repository, tag)
         async with self._catalog.lock:
-            image = self._catalog.find(image.id)
-            await self._catalog.add(image, [name])
+            source = None if reference.image_id(ref) else self._catalog.meaning(reference.parse(ref).stored)
+            meaning = source or Meaning(image.id)
+            image = self._catalog.find(meaning.image)
+            await self._catalog.add(image, [name], meaning.index, meaning.others)
         await self._assembler.write_index()
         self._emit("tag", image.id, image, name.familiar)
 
-    async def remove(self, ref: str, *, force: bool, prune: bool) -> Said:
-        """`docker rmi`: [{"Untagged": name}, {"Deleted": id}, …]. Errors: NotFound, Conflict with Docker's words."""
-        return await self._remover.remove(ref, force=force, prune=prune)
+    async def remove(self, ref: str, *, force: bool, prune: bool, platforms_only: Sequence[str] = ()) -> Said:
+        """`docker rmi`: [{"Untagged": name}, {"Deleted": id}, …]. `platforms_only`: only the images for these.
+
+        Errors: NotFound, Conflict with Docker's words, InvalidArgument (a platform).
+        """
+        wanted = [platform for text in platforms_only if (platform := platforms.decode(text)) is not None]
+        return await self._remover.remove(ref, force=force, prune=prune, platforms=wanted)
 
     async def prune(self, filters: Filters) -> tuple[Said, int]:
         """`docker image prune`: what went, and the bytes set free. Errors: InvalidArgument (a filter)."""

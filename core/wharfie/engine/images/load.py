@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wharfie.engine.images import documents, platforms, reference
@@ -22,7 +22,7 @@ from wharfie.engine.images.reference import Name, short
 from wharfie.engine.images.unpack import Wanted
 from wharfie.engine.model.image import Image, ImageLayer
 from wharfie.spi.errors import InvalidArgument, NotFound
-from wharfie.spi.registry import MANIFEST_LIMIT
+from wharfie.spi.registry import MANIFEST_LIMIT, Descriptor
 
 _MANIFEST_LIMIT = 16 << 20
 """Bytes of manifest.json and of index.json, which list many images."""
@@ -30,12 +30,15 @@ _MANIFEST_LIMIT = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """An image as the archive lists it. `manifest`: its OCI manifest, if there is one."""
+    """An image as the archive lists it. `manifest`: its OCI manifest, if there is one. `index`: of several for different
+    platforms, what lists them; `main`: of these the one that is meant where nobody asks for a platform."""
 
     config: str
     layers: tuple[str, ...]
     names: tuple[Name, ...]
     manifest: bytes | None = None
+    index: bytes | None = None
+    main: bool = True
 
 
 class Loader:
@@ -49,14 +52,14 @@ class Loader:
 
     async def load(self, body: AsyncIterator[bytes], *, platform: str, quiet: bool, progress: Progress) -> list[Image]:
         """Errors: InvalidArgument (not such an archive, damaged), NotFound (platform), OutOfSpace."""
-        wanted = platforms.parse(platform) if platform else None
+        wanted = platforms.decode(platform)
         spool = await self._assembler.run(self._content.spool)
         plain = spool
         try:
             await pour(body, spool, self._executor)
             plain = await self._assembler.run(decompress, self._content, spool, "the archive")
             archive = await self._assembler.run(Archive, plain)
-            listed = await self._assembler.run(_list, archive, wanted or platforms.local())
+            listed = await self._assembler.run(_list, archive, wanted)
             return [await self._image(archive, each, wanted, quiet=quiet, progress=progress) for each in listed]
         finally:
             spool.discard()
@@ -78,8 +81,8 @@ class Loader:
         image = self._catalog.images.get(key)
         if image is None or not await self._assembler.is_whole(image):
             image = await self._new(archive, listed, key, data, config, quiet=quiet, progress=progress)
-        await self._name(image, listed.names, progress)
-        for name in listed.names:
+        await self._name(image, listed, progress)
+        for name in listed.names if listed.main else ():
             progress({"stream": f"Loaded image: {name.familiar}\n"})
         if not listed.names:
             progress({"stream": f"Loaded image ID: {key}\n"})
@@ -141,12 +144,23 @@ class Loader:
         finally:
             ingest.discard()
 
-    async def _name(self, image: Image, names: Sequence[Name], progress: Progress) -> None:
-        if not names:
+    async def _name(self, image: Image, listed: _Listed, progress: Progress) -> None:
+        if not listed.names:
             return
+        index = documents.describe_index(listed.index) if listed.index is not None else None
+        with self._catalog.pin([index.digest] if index is not None else []):
+            if listed.index is not None:
+                await self._assembler.run(self._content.put, listed.index)
+            await self._rename(image, listed.names, index, progress)
+        await self._assembler.write_index()
+
+    async def _rename(self, image: Image, names: Sequence[Name], index: Descriptor | None, progress: Progress) -> None:
         async with self._catalog.lock:
             for name in names:
                 before = self._catalog.names.get(name)
+                meaning = self._catalog.meaning(name)
+                if meaning is not None and meaning.index is not None and meaning.index == index:
+                    continue
                 if before is not None and before != image.id:
                     progress(
                         {
@@ -154,8 +168,7 @@ class Loader:
                             f"renaming the old one with ID {before} to empty string\n"
                         }
                     )
-            await self._catalog.add(self._catalog.find(image.id), names)
-        await self._assembler.write_index()
+            await self._catalog.add(self._catalog.find(image.id), names, index)
 
 
 def _blob_digest(archive: Archive, file: str, diff_id: str) -> str:
@@ -171,10 +184,11 @@ def _layers_of(manifest: bytes) -> list[str]:
     return [layer.digest for layer in parts.layers]
 
 
-def _list(archive: Archive, platform: Platform) -> list[_Listed]:
-    if archive.find("manifest.json") is not None:
+def _list(archive: Archive, platform: Platform | None) -> list[_Listed]:
+    layout = archive.find("index.json") is not None and archive.find("oci-layout") is not None
+    if archive.find("manifest.json") is not None and not (layout and _has_indexes(archive)):
         return _list_docker(archive)
-    if archive.find("index.json") is not None and archive.find("oci-layout") is not None:
+    if layout:
         return _list_oci(archive, platform)
     raise InvalidArgument(
         "invalid archive: open repositories: no such file or directory: it has neither a manifest.json, as docker save "
@@ -225,27 +239,60 @@ def _manifests_by_config(archive: Archive) -> dict[str, bytes]:
     return found
 
 
-def _list_oci(archive: Archive, platform: Platform) -> list[_Listed]:
+def _has_indexes(archive: Archive) -> bool:
+    """Does the layout list images for several platforms? manifest.json, which may be there too, cannot say that."""
+    document = documents.read_object(archive.read("index.json", _MANIFEST_LIMIT), "index.json")
+    return any(
+        documents.is_index_type(entry.descriptor.media_type) and archive.find(_blob(entry.descriptor.digest)) is not None
+        for entry in documents.read_index(document)
+    )
+
+
+def _list_oci(archive: Archive, platform: Platform | None) -> list[_Listed]:
     document = documents.read_object(archive.read("index.json", _MANIFEST_LIMIT), "index.json")
     by_digest: dict[str, list[Name]] = {}
     types: dict[str, str] = {}
     for entry in documents.read_index(document):
         by_digest.setdefault(entry.descriptor.digest, []).extend(_oci_names(entry.annotations))
         types[entry.descriptor.digest] = entry.descriptor.media_type
-    return [_oci_entry(archive, digest, types[digest], names, platform) for digest, names in by_digest.items()]
+    return [
+        listed
+        for digest, names in by_digest.items()
+        for listed in _oci_entry(archive, digest, types[digest], tuple(names), platform)
+    ]
 
 
-def _oci_entry(archive: Archive, digest: str, media_type: str, names: Sequence[Name], platform: Platform) -> _Listed:
+def _oci_entry(
+    archive: Archive, digest: str, media_type: str, names: tuple[Name, ...], platform: Platform | None
+) -> list[_Listed]:
+    """One image, or all images of an index that the archive has; of these the one that is meant comes last."""
     data = _read_blob(archive, digest)
     document = documents.read_object(data, "the manifest")
+    if not documents.is_index(document, media_type):
+        return [_oci_image(data, media_type, names)]
+    entries = documents.read_index(document)
+    there = [entry for entry in entries if documents.is_image(entry) and archive.find(_blob(entry.descriptor.digest))]
+    if platform is not None or len(there) < 2:
+        chosen = documents.choose(there or entries, platform or platforms.local()).descriptor
+        return [_oci_image(_read_blob(archive, chosen.digest), chosen.media_type, names)]
+    main = documents.choose_any(there, platforms.local())
+    images = [
+        replace(
+            _oci_image(_read_blob(archive, entry.descriptor.digest), entry.descriptor.media_type, names),
+            index=data,
+            main=entry is main,
+        )
+        for entry in there
+    ]
+    return sorted(images, key=lambda image: image.main)
+
+
+def _oci_image(data: bytes, media_type: str, names: tuple[Name, ...]) -> _Listed:
+    document = documents.read_object(data, "the manifest")
     if documents.is_index(document, media_type):
-        chosen = documents.choose(documents.read_index(document), platform).descriptor
-        data = _read_blob(archive, chosen.digest)
-        document = documents.read_object(data, "the manifest")
-        if documents.is_index(document, chosen.media_type):
-            raise InvalidArgument("the manifest list leads to another manifest list")
+        raise InvalidArgument("the manifest list leads to another manifest list")
     parts = documents.read_manifest(document)
-    return _Listed(_blob(parts.config.digest), tuple(_blob(layer.digest) for layer in parts.layers), tuple(names), data)
+    return _Listed(_blob(parts.config.digest), tuple(_blob(layer.digest) for layer in parts.layers), names, data)
 
 
 def _oci_names(annotations: Mapping[str, str]) -> list[Name]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform as host
 import re
 from collections.abc import Iterator, Mapping
@@ -68,6 +69,24 @@ class Platform:
 def local() -> Platform:
     """The host's."""
     return Platform.of({"os": "linux", "architecture": host.machine()})
+
+
+def decode(text: str) -> Platform | None:
+    """The parameter of requests about images that are here: a JSON object (definition OCIPlatform), or what `parse` takes;
+    None for none. Errors: InvalidArgument."""
+    if not text:
+        return None
+    if not text.lstrip().startswith("{"):
+        return parse(text)
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"failed to parse platform: {error}") from None
+    if not document.get("os") or not document.get("architecture"):
+        if not document.get("os") and not document.get("architecture") and document:
+            raise InvalidArgument("optional platform fields provided, but OS and Architecture are missing")
+        raise InvalidArgument("both OS and Architecture must be provided")
+    return Platform.of(document)
 
 
 def parse(text: str) -> Platform:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from wharfie.engine.images import documents
 from wharfie.engine.images.assemble import Assembler
+from wharfie.engine.images.catalog import Meaning
 from wharfie.engine.images.documents import ImageConfig, ImageManifest
 from wharfie.engine.images.download import Downloader, Source, Step, retry_delay
 from wharfie.engine.images.flights import first_error
@@ -49,10 +50,10 @@ class Puller:
             if documents.is_index(document, manifest.media_type):
                 raise InvalidArgument("the manifest list leads to another manifest list")
         parts = documents.read_manifest(document)
-        index = top.digest if manifest is not top else ""
-        await self._assembler.admit(name.canonical, manifest.data, index, SourceRepository(source))
+        led = manifest is not top
+        await self._assembler.admit(name.canonical, manifest.data, top.digest if led else "", SourceRepository(source))
         progress({"status": f"Pulling from {name.path}", "id": name.digest or name.tag})
-        image = await self._image(source, manifest, parts, _names(name, top.digest), progress)
+        image = await self._image(source, manifest, parts, _names(name, top.digest), top if led else None, progress)
         progress({"status": f"Digest: {top.digest}"})
         news = "Image is up to date" if before == image.id else "Downloaded newer image"
         progress({"status": f"Status: {news} for {name.familiar}"})
@@ -84,17 +85,25 @@ class Puller:
         return manifest
 
     async def _image(
-        self, source: Source, manifest: Manifest, parts: ImageManifest, names: Sequence[Name], progress: Progress
+        self,
+        source: Source,
+        manifest: Manifest,
+        parts: ImageManifest,
+        names: Sequence[Name],
+        led_by: Manifest | None,
+        progress: Progress,
     ) -> Image:
         key = parts.config.digest
+        index = documents.describe_index(led_by.data) if led_by is not None else None
         if key in self._catalog.images and await self._assembler.is_whole(self._catalog.images[key]):
             async with self._catalog.lock:
                 if (image := self._catalog.images.get(key)) is not None:
-                    if any(self._catalog.names.get(name) != key for name in names):
-                        await self._catalog.add(image, names)
+                    if any(not _means(self._catalog.meaning(name), key, index) for name in names):
+                        await self._keep(led_by)
+                        await self._catalog.add(image, names, index)
                         await self._assembler.write_index()
                     return image
-        blobs = [key, *(layer.digest for layer in parts.layers)]
+        blobs = [key, *(layer.digest for layer in parts.layers), *([index.digest] if index is not None else [])]
         async with self._assembler.building([], blobs, keep=True):
             await self._downloader.fetch(source, parts.config, lambda step: None)
             data = await self._assembler.run(self._content.read, key, documents.CONFIG_LIMIT)
@@ -104,6 +113,7 @@ class Puller:
             chains = documents.chain_ids(config.diff_ids)
             async with self._assembler.building(chains, []):
                 layers = await self._layers(source, parts.layers, config, chains, progress)
+                await self._keep(led_by)
                 as_sent = all(layer.blob == sent.digest for layer, sent in zip(layers, parts.layers, strict=True))
                 return await self._assembler.record(
                     key,
@@ -113,8 +123,14 @@ class Puller:
                     manifest_type=_manifest_type(manifest),
                     config_type=parts.config.media_type,
                     names=names,
+                    index=index,
                     admitted=True,
                 )
+
+    async def _keep(self, index: Manifest | None) -> None:
+        """The index goes with the image's names: a push of all its images sends it as it came."""
+        if index is not None:
+            await self._assembler.run(self._content.put, index.data)
 
     async def _layers(
         self,
@@ -182,6 +198,10 @@ def _names(name: Name, digest: str) -> list[Name]:
     """What a pulled image is called: its tag, if it was asked for by tag, and its digest on the server."""
     by_digest = name.with_digest(digest)
     return [by_digest] if name.digest else [name.stored, by_digest]
+
+
+def _means(meaning: Meaning | None, image: str, index: Descriptor | None) -> bool:
+    return meaning is not None and (meaning.image, meaning.index) == (image, index)
 
 
 def _manifest_type(manifest: Manifest) -> str:

@@ -23,11 +23,17 @@ from wharfie.engine.images.flights import Flights, first_error
 from wharfie.engine.images.progress import INTERVAL, LayerLine, Progress
 from wharfie.engine.images.reference import Name, short
 from wharfie.engine.model.image import Image, ImageLayer
-from wharfie.spi.errors import DeadlineExceeded, Unavailable
+from wharfie.spi.errors import DeadlineExceeded, NotFound, Unavailable
 from wharfie.spi.registry import MANIFEST_LIMIT, Descriptor, Manifest, RegistryDriver
 
 _ATTEMPTS = 5
 _COMPRESSED = ("+gzip", "+zstd", ".gzip", ".zstd")
+_MISSING = (
+    "missing content: content digest {}: not found\n"
+    "Note: You're trying to push a manifest list/index which references multiple platform specific manifests, "
+    "but not all of them are available locally or available to the remote repository.\n"
+    "Make sure you have all the referenced content and try again."
+)
 _NOT_OURS = ("nondistributable", "foreign")
 
 
@@ -62,11 +68,76 @@ class Pusher:
         self._slots = asyncio.Semaphore(concurrent)
         self._flights: Flights[Descriptor, _Step] = Flights()
 
+    async def push_all(self, target: Source, name: Name, progress: Progress) -> None:
+        """Send what `name` means: one image, or all images of its index and the index as it came.
+
+        When some of these are neither here nor there, the one image that is here goes out alone, and that is said; with
+        several it is not clear which. Errors: as `push`, NotFound (images of the index are missing).
+        """
+        meaning = self._catalog.meaning(name)
+        if meaning is None:
+            raise NotFound(f"An image does not exist locally with the tag: {name.familiar_repository}")
+        image = self._catalog.images[meaning.image]
+        if meaning.index is None:
+            await self.push(target, name, image, progress)
+            return
+        data = await self._assembler.run(self._content.read, meaning.index.digest, MANIFEST_LIMIT)
+        entries = documents.read_index(documents.read_object(data, "the manifest list"))
+        here = {self._catalog.images[key].manifest: self._catalog.images[key] for key in meaning.images}
+        own = [here[entry.descriptor.digest] for entry in entries if entry.descriptor.digest in here]
+        for entry in entries:
+            if entry.descriptor.digest not in here and not await self._is_there(target, entry.descriptor):
+                if meaning.others:
+                    progress(
+                        {
+                            "progressDetail": {},
+                            "aux": {"contentMissing": True, "desc": documents.write_descriptor(meaning.index)},
+                        }
+                    )
+                    raise NotFound(_MISSING.format(entry.descriptor.digest))
+                selected = Descriptor(media_type=image.manifest_type, digest=image.manifest, size=image.manifest_size)
+                note = {
+                    "originalIndex": documents.write_descriptor(meaning.index),
+                    "selectedManifest": documents.write_descriptor(selected),
+                }
+                progress({"progressDetail": {}, "aux": {"manifestPushedInsteadOfIndex": True, **note}})
+                await self.push(target, name, image, progress)
+                return
+        with self._catalog.pin([meaning.index.digest, *(blob for each in own for blob in blobs_of(each))]):
+            for each in own:
+                await self._send_image(target, name, each, progress, at=each.manifest)
+            index = Manifest(media_type=meaning.index.media_type, digest=meaning.index.digest, data=data)
+            await target.driver.call(RegistryDriver.push_manifest, target.reference, index, target.credentials)
+        async with self._catalog.lock:
+            by_digest = name.with_digest(index.digest)
+            if image.id in self._catalog.images and self._catalog.meaning(by_digest) != meaning:
+                others = [key for key in meaning.others if key in self._catalog.images]
+                await self._catalog.add(self._catalog.images[image.id], [by_digest], meaning.index, others)
+        _done(name, Pushed(index.digest, len(data)), progress)
+
+    async def _is_there(self, target: Source, manifest: Descriptor) -> bool:
+        reference = replace(target.reference, tag="", digest=manifest.digest)
+        try:
+            await target.driver.call(RegistryDriver.resolve, reference, target.credentials)
+        except NotFound:
+            return False
+        return True
+
     async def push(self, target: Source, name: Name, image: Image, progress: Progress) -> Pushed:
         """Send `image` as `name`, which has a tag. Errors: Unauthorized, Forbidden, Unavailable, DataLoss (a blob)."""
+        pushed = await self._send_image(target, name, image, progress)
+        async with self._catalog.lock:
+            by_digest = name.with_digest(pushed.digest)
+            if image.id in self._catalog.images and self._catalog.names.get(by_digest) != image.id:
+                await self._catalog.add(self._catalog.images[image.id], [by_digest])
+        _done(name, pushed, progress)
+        return pushed
+
+    async def _send_image(self, target: Source, name: Name, image: Image, progress: Progress, *, at: str = "") -> Pushed:
+        """Layers, configuration and manifest. `at`: under this digest, which the manifest must keep; else under the tag."""
         data = await self._assembler.run(self._content.read, image.manifest, MANIFEST_LIMIT)
         parts = documents.read_manifest(documents.read_object(data, "the manifest"))
-        as_it_came = any(known.digest == image.manifest for known in self._catalog.names_of(image.id))
+        as_it_came = bool(at) or any(known.digest == image.manifest for known in self._catalog.names_of(image.id))
         with self._catalog.pin(blobs_of(image)):
             # Asked first: a registry that cannot be reached, or refuses us, is an error before the first layer's line.
             has_config = await target.driver.call(RegistryDriver.exists, target.reference, parts.config, target.credentials)
@@ -79,13 +150,8 @@ class Pusher:
                 await self._config(target, name, config)
             kind = image.manifest_type if layers == list(parts.layers) else documents.OCI_MANIFEST
             manifest = Manifest(media_type=kind, digest=documents.digest_of(data), data=data)
-            await target.driver.call(RegistryDriver.push_manifest, target.reference, manifest, target.credentials)
-        async with self._catalog.lock:
-            by_digest = name.with_digest(manifest.digest)
-            if image.id in self._catalog.images and self._catalog.names.get(by_digest) != image.id:
-                await self._catalog.add(self._catalog.images[image.id], [by_digest])
-        progress({"status": f"{name.tag}: digest: {manifest.digest} size: {len(data)}"})
-        progress({"progressDetail": {}, "aux": {"Tag": name.tag, "Digest": manifest.digest, "Size": len(data)}})
+            reference = replace(target.reference, tag="", digest=at) if at else target.reference
+            await target.driver.call(RegistryDriver.push_manifest, reference, manifest, target.credentials)
         return Pushed(manifest.digest, len(data))
 
     async def _config(self, target: Source, name: Name, config: Descriptor) -> None:
@@ -244,6 +310,11 @@ class Pusher:
                 if any(each.diff_id == layer.diff_id for each in stack):
                     return other.path
         return ""
+
+
+def _done(name: Name, pushed: Pushed, progress: Progress) -> None:
+    progress({"status": f"{name.tag}: digest: {pushed.digest} size: {pushed.size}"})
+    progress({"progressDetail": {}, "aux": {"Tag": name.tag, "Digest": pushed.digest, "Size": pushed.size}})
 
 
 async def _patience(attempt: int, error: Unavailable, tell: Tell) -> None:

@@ -13,6 +13,8 @@ from wharfie.engine.filters import Filters, boolean, check, labels_match, moment
 from wharfie.engine.identity import parse_rfc3339
 from wharfie.engine.images import reference
 from wharfie.engine.images.assemble import Assembler
+from wharfie.engine.images.catalog import Meaning
+from wharfie.engine.images.platforms import Platform
 from wharfie.engine.images.reference import Name, short
 from wharfie.engine.model.container import Container
 from wharfie.engine.model.image import Image
@@ -34,22 +36,50 @@ class Remover:
         self._containers_using = containers_using
         self._tell = tell
 
-    async def remove(self, ref: str, *, force: bool, prune: bool) -> Said:
-        """`DELETE /images/{name}`. `prune`: parents without a name go too. Errors: NotFound, Conflict."""
+    async def remove(self, ref: str, *, force: bool, prune: bool, platforms: Sequence[Platform] = ()) -> Said:
+        """`DELETE /images/{name}`. `prune`: parents without a name go too. `platforms`: only the images for these.
+
+        Errors: NotFound, Conflict.
+        """
+        said: Said = []
         async with self._catalog.lock:
-            said = await self._remove(ref, force=force, prune=prune)
+            if not platforms:
+                said += await self._remove(ref, force=force, prune=prune)
+            for image in [self._catalog.find(ref, platform, exact=True) for platform in platforms]:
+                said += await self._remove_one(ref, image, force=force, prune=prune)
         await self._assembler.write_index()
         return said
+
+    async def _remove_one(self, ref: str, image: Image, *, force: bool, prune: bool) -> Said:
+        """One of several images with the same name; the others keep it."""
+        meaning = None if _is_id_prefix(image.id, ref) else self._catalog.meaning(reference.parse(ref).stored)
+        if meaning is None or not meaning.others:
+            return await self._remove(ref, force=force, prune=prune)
+        self._check(image, force=force, ignore_names=True)
+        said: Said = []
+        shared = [name for name in self._catalog.names_of(image.id) if self._shares(name, meaning)]
+        await self._catalog.release(image, shared)
+        if not self._catalog.names_of(image.id):
+            await self._delete(image.id, said, force=force, prune=prune, quiet=False)
+        return said
+
+    def _shares(self, name: Name, meaning: Meaning) -> bool:
+        other = self._catalog.meaning(name)
+        return other is not None and other.index == meaning.index
 
     async def _remove(self, ref: str, *, force: bool, prune: bool) -> Said:
         image = self._catalog.find(ref)
         names = self._catalog.names_of(image.id)
         said: Said = []
+        others: tuple[str, ...] = ()
         if not _is_id_prefix(image.id, ref):
-            if not force and _is_single(names) and (users := self._containers_using(image.id)):
+            meaning = self._catalog.meaning(reference.parse(ref).stored)
+            others = meaning.others if meaning is not None else ()
+            users = [user for key in (image.id, *others) for user in self._containers_using(key)]
+            if not force and _is_single(names) and users:
                 raise Conflict(
                     f'conflict: unable to remove repository reference "{ref}" (must force) - '
-                    f"container {users[0].short_id} is using its referenced image {short(image.id)}"
+                    f"container {users[0].short_id} is using its referenced image {short(users[0].image_id)}"
                 )
             removed = reference.parse(ref).stored
             await self._untag(image, [removed, *_orphaned_digests(removed, names)], said)
@@ -59,10 +89,18 @@ class Remover:
         else:
             if _is_single(names):
                 self._check(image, force=force, ignore_names=True)
-                await self._untag(image, names, said)
+                await self._untag(image, [name for name in names if not self._is_shared(name)], said)
+                await self._catalog.release(image, [name for name in names if self._is_shared(name)])
             quiet = False
-        await self._delete(image.id, said, force=force, prune=prune, quiet=quiet)
+        for key in (image.id, *others):
+            if key in self._catalog.images and not (key in others and self._catalog.names_of(key)):
+                await self._delete(key, said, force=force, prune=prune, quiet=quiet)
         return said
+
+    def _is_shared(self, name: Name) -> bool:
+        """Do images for other platforms have this name too?"""
+        meaning = self._catalog.meaning(name)
+        return meaning is not None and bool(meaning.others)
 
     async def prune(self, filters: Filters) -> tuple[Said, int]:
         """Images that nobody uses: those without a tag, or with `dangling=false` all. Gives the bytes set free too.
@@ -116,7 +154,7 @@ class Remover:
                 return
             raise Conflict(conflict.message) from None
         users = self._containers_using(image_id)
-        for name in self._catalog.names_of(image_id):
+        for name in [name for name in self._catalog.names_of(image_id) if not self._is_shared(name)]:
             said.append({"Untagged": name.familiar})
             self._tell("untag", image)
         await self._catalog.remove(image, withdraw=bool(users))

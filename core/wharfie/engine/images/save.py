@@ -13,9 +13,11 @@ from typing import Any
 from wharfie.engine.images import documents, reference
 from wharfie.engine.images.assemble import Assembler
 from wharfie.engine.images.catalog import blobs_of, name_annotations
+from wharfie.engine.images.platforms import Platform
 from wharfie.engine.images.reference import Name
 from wharfie.engine.model.image import Image
 from wharfie.spi.errors import DataLoss, NotFound
+from wharfie.spi.registry import Descriptor
 from wharfie.spi.tarformat import BLOCK, FOLDER, Entry, header, trailer
 
 _CHUNK = 1 << 20
@@ -23,10 +25,17 @@ _CHUNK = 1 << 20
 
 @dataclass(slots=True)
 class _Chosen:
-    """An image to save, with the names that were asked for."""
+    """An image to save, with the names that were asked for. `others`: those for other platforms that `index` lists."""
 
     image: Image
     names: list[Name] = field(default_factory=list)
+    others: tuple[Image, ...] = ()
+    index: Descriptor | None = None
+
+    @property
+    def blobs(self) -> list[str]:
+        own = [blob for image in (self.image, *self.others) for blob in blobs_of(image)]
+        return [*own, self.index.digest] if self.index is not None else own
 
 
 class Saver:
@@ -37,15 +46,25 @@ class Saver:
         self._catalog = assembler.catalog
         self._content = assembler.content
 
-    def choose(self, refs: Sequence[str]) -> list[_Chosen]:
-        """What the names mean: a name without a tag means all tags of its repository. Errors: NotFound, InvalidArgument."""
-        chosen: dict[str, _Chosen] = {}
+    def choose(self, refs: Sequence[str], platform: Platform | None = None) -> list[_Chosen]:
+        """What the names mean: a name without a tag means all tags of its repository; without a platform an image for all
+        that are here. Errors: NotFound (also: not for this platform), InvalidArgument."""
+        chosen: dict[tuple[str, str], _Chosen] = {}
         for ref in refs:
             for image, name in self._meant(ref):
-                entry = chosen.setdefault(image.id, _Chosen(image))
+                if platform is not None:
+                    image = self._catalog.find(name.familiar if name is not None else ref, platform)
+                made = _Chosen(image) if platform is not None else self._whole(image, name)
+                entry = chosen.setdefault((image.id, made.index.digest if made.index is not None else ""), made)
                 if name is not None and name not in entry.names:
                     entry.names.append(name)
         return list(chosen.values())
+
+    def _whole(self, image: Image, name: Name | None) -> _Chosen:
+        meaning = self._catalog.meaning(name) if name is not None else None
+        if meaning is None or meaning.index is None or not meaning.others:
+            return _Chosen(image)
+        return _Chosen(image, others=tuple(self._catalog.images[key] for key in meaning.others), index=meaning.index)
 
     def _meant(self, ref: str) -> list[tuple[Image, Name | None]]:
         if reference.image_id(ref) is not None:
@@ -64,7 +83,7 @@ class Saver:
 
     async def stream(self, chosen: Sequence[_Chosen]) -> AsyncIterator[bytes]:
         """The archive in pieces."""
-        blobs = sorted({blob for entry in chosen for blob in blobs_of(entry.image)})
+        blobs = sorted({blob for entry in chosen for blob in entry.blobs})
         with self._catalog.pin(blobs):
             yield header(Entry(path=b"blobs/", kind=FOLDER, mode=0o755)) + header(
                 Entry(path=b"blobs/sha256/", kind=FOLDER, mode=0o755)
@@ -108,6 +127,8 @@ def _documents(chosen: Sequence[_Chosen]) -> list[tuple[str, bytes]]:
     for entry in chosen:
         image = entry.image
         base = {"mediaType": image.manifest_type, "digest": image.manifest, "size": image.manifest_size}
+        if entry.index is not None:
+            base = documents.write_descriptor(entry.index)
         index += [{**base, "annotations": name_annotations(name)} for name in entry.names] or [base]
         manifest.append(
             {

@@ -20,7 +20,8 @@ FindSource = Callable[[Name, Credentials | None], Awaitable[Source]]
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """One blob. `kind`: config, layer, manifest, download (of a pull that did not end well). `size`: as it should be."""
+    """One blob. `kind`: config, layer, manifest, index, download (of a pull that did not end well). `size`: as it should
+    be."""
 
     digest: str
     kind: str
@@ -98,7 +99,7 @@ class Upkeep:
         return False
 
     async def _fetch_from(self, source: Source, blob: Blob) -> None:
-        if blob.kind == "manifest":
+        if blob.kind in ("manifest", "index"):
             reference = replace(source.reference, tag="", digest=blob.digest)
             manifest = await source.driver.call(RegistryDriver.resolve, reference, source.credentials)
             if documents.digest_of(manifest.data) != blob.digest:
@@ -121,6 +122,8 @@ class Upkeep:
                 entry = found.setdefault(digest, (kind, size, []))
                 if image not in entry[2]:
                     entry[2].append(image)
+        for index, images in self._catalog.indexes():
+            found.setdefault(index.digest, ("index", index.size, images))
         return [Blob(digest, kind, size, tuple(images)) for digest, (kind, size, images) in sorted(found.items())]
 
     def _is_wanted(self, blob: Blob) -> bool:
