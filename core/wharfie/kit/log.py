@@ -396,7 +396,8 @@ class LogContract(Contract[LogDriver]):
         planned = driver.plan(container, self.options)
         wanted: list[Piece] = []
         box = Box(driver, planned)
-        for number, stream in enumerate((*("stdout", "stderr") * 5, "stdout")):
+        for number in range(11):
+            stream: Stream = "stderr" if number % 2 else "stdout"
             lines = [b"%d\n" % line for line in range(number + 1)]
             box.write_lines(stream, b"".join(lines), START + number)
             wanted += [(stream, line, START + number, False) for line in lines]
