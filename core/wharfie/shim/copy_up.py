@@ -44,16 +44,21 @@ def copy_up(root: int, destination: str, folder: str) -> None:
         try:
             if os.listdir(target):  # noqa: PTH208  # a descriptor has no Path
                 return
-            walk = _Walk()
-            try:
-                _copy_folder(walk, source, target, 0)
-            finally:
-                for fd in walk.links.values():
-                    os.close(fd)
+            copy_content(source, target)
         finally:
             os.close(target)
     finally:
         os.close(source)
+
+
+def copy_content(source: int, target: int) -> None:
+    """Copy one opened folder into another, empty one, owner and mode included. Errors: OSError, InvalidArgument."""
+    walk = _Walk()
+    try:
+        _copy_folder(walk, source, target, 0)
+    finally:
+        for fd in walk.links.values():
+            os.close(fd)
 
 
 def _copy_folder(walk: _Walk, source: int, target: int, depth: int) -> None:

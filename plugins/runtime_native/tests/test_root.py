@@ -37,6 +37,14 @@ def test_mount_table_is_the_containers_own(bare):
     assert not any("shared" in more or "master" in more for _, _, more in found.values())
 
 
+def test_tmpfs_that_begins_with_what_is_there(bare):
+    (bare.root / "data/deep").mkdir()
+    (bare.root / "data/deep/file").write_text("content")
+    (bare.root / "data").chmod(0o750)
+    bare.spec["mounts"].append(mount("/data", "tmpfs", "tmpfs", "tmpcopyup ro size=1m"))
+    assert bare.sh("cat /data/deep/file; stat -c ' %a' /data; ! touch /data/x 2>/dev/null") == "content 750\n"
+
+
 def test_devices_and_links(bare):
     bare.spec["linux"]["devices"] = [
         {"path": "/dev/net/tun", "type": "c", "major": 10, "minor": 200, "fileMode": 0o620, "uid": 3, "gid": 4},

@@ -97,14 +97,19 @@ PROPAGATION: Final = {
     "runbindable": MS_UNBINDABLE | MS_REC,
 }
 
-OPTIONS: Final = frozenset(("bind", "rbind", *_FLAGS, *(f"r{name}" for name in _FLAGS), *_FILE_SYSTEM_FLAGS, *PROPAGATION))
+OPTIONS: Final = frozenset(
+    ("bind", "rbind", "tmpcopyup", *_FLAGS, *(f"r{name}" for name in _FLAGS), *_FILE_SYSTEM_FLAGS, *PROPAGATION)
+)
+    ("bind", "rbind", "tmpcopyup", *_FLAGS, *(f"r{name}" for name in _FLAGS), *_FILE_SYSTEM_FLAGS, *PROPAGATION)
+)
 """Options that mean something here; all others are the file system's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountEntry:
     """One entry. `destination` is absolute and clean. `attr_set`, `attr_clr` are for the mount point itself,
-    `all_set`, `all_clr` for every mount below it too (`rro` and its like)."""
+    `all_set`, `all_clr` for every mount below it too (`rro` and its like). `copy_up`: a tmpfs that begins with what the root
+    has at its place (`tmpcopyup`, which runc and crun know)."""
 
     destination: str
     type: str
@@ -117,6 +122,7 @@ class MountEntry:
     all_set: int = 0
     all_clr: int = 0
     propagation: int = 0
+    copy_up: bool = False
     data: str = ""
 
     @property
@@ -137,7 +143,7 @@ def parse(entry: Mapping[str, Any]) -> MountEntry:
     if destination == "/":
         raise InvalidArgument("a mount at / would hide the container's root")
     kind, source = str(entry.get("type") or ""), str(entry.get("source") or "")
-    bind = recursive = False
+    bind = recursive = copy_up = False
     flags = attr_set = attr_clr = all_set = all_clr = propagation = 0
     data: list[str] = []
     for option in entry.get("options") or ():
@@ -153,6 +159,8 @@ def parse(entry: Mapping[str, Any]) -> MountEntry:
             flags = flags & ~bit if clear else flags | bit
         elif option in PROPAGATION:
             propagation = PROPAGATION[option]
+        elif option == "tmpcopyup" and kind == "tmpfs":
+            copy_up = True
         elif option in ("idmap", "ridmap"):
             raise Unsupported(f'mount at "{destination}": the native runtime cannot do id-mapped mounts')
         else:
@@ -174,6 +182,7 @@ def parse(entry: Mapping[str, Any]) -> MountEntry:
         all_set=all_set,
         all_clr=all_clr,
         propagation=propagation,
+        copy_up=copy_up,
         data="" if bind else ",".join(data),
     )
 

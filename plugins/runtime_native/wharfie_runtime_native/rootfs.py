@@ -170,11 +170,27 @@ class Root:
         mount_setattr(tree, "", recursive, propagation=propagation & ~MS_REC)
 
     def _file_system(self, entry: MountEntry, target: int, *, type: str) -> None:
-        mount(entry.source, proc_fd(target), type, entry.flags, entry.data)
-        if entry.propagation:
+        # What is copied in has to be written, so read-only comes afterwards.
+        flags = entry.flags & ~MS_RDONLY if entry.copy_up else entry.flags
+        mount(entry.source, proc_fd(target), type, flags, entry.data)
+        if entry.copy_up or entry.propagation:
             mounted = open_in_root(self.fd, entry.destination)
-            self._propagate(mounted, entry.propagation)
+            if entry.copy_up:
+                self._copy_up(target, mounted)
+                mount_setattr(mounted, "", 0, attr_set=entry.attr_set & MOUNT_ATTR_RDONLY)
+            if entry.propagation:
+                self._propagate(mounted, entry.propagation)
             os.close(mounted)
+
+    def _copy_up(self, covered: int, mounted: int) -> None:
+        """Copy what is under a mount onto it. A descriptor that was had before still shows what is under it."""
+        from wharfie.shim.copy_up import copy_content  # podman alone asks for it
+
+        source = os.open(proc_fd(covered), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        target = os.open(proc_fd(mounted), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        copy_content(source, target)
+        os.close(source)
+        os.close(target)
 
     def _cgroup_v2(self, entry: MountEntry, target: int, *, namespace: bool) -> None:
         """The group as the root of its tree, with a cgroup namespace; the host's tree without one.
