@@ -100,16 +100,14 @@ PROPAGATION: Final = {
 OPTIONS: Final = frozenset(
     ("bind", "rbind", "tmpcopyup", *_FLAGS, *(f"r{name}" for name in _FLAGS), *_FILE_SYSTEM_FLAGS, *PROPAGATION)
 )
-    ("bind", "rbind", "tmpcopyup", *_FLAGS, *(f"r{name}" for name in _FLAGS), *_FILE_SYSTEM_FLAGS, *PROPAGATION)
-)
 """Options that mean something here; all others are the file system's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountEntry:
     """One entry. `destination` is absolute and clean. `attr_set`, `attr_clr` are for the mount point itself,
-    `all_set`, `all_clr` for every mount below it too (`rro` and its like). `copy_up`: a tmpfs that begins with what the root
-    has at its place (`tmpcopyup`, which runc and crun know)."""
+    `all_set`, `all_clr` for every mount below it too (`rro` and its like). `copy_up`: a tmpfs that begins with what the
+    root has at its place (`tmpcopyup`, which runc and crun know)."""
 
     destination: str
     type: str
