@@ -61,7 +61,7 @@ class House:
             self.events,
             storage_driver="overlay2",
             registry_drivers={},
-            default_registry="oci",
+            default_registry=self.options.get("registry_driver", "oci"),
             max_concurrent_downloads=3,
             max_concurrent_uploads=5,
             max_download_attempts=self.options.get("attempts", 3),

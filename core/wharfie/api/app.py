@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from wharfie.api import (
+    artifacts,
     container_streams,
     containers,
     content,
@@ -46,6 +47,7 @@ _ROUTERS = (
     files.router,
     images.router,
     content.router,
+    artifacts.router,
     networks.router,
     volumes.router,
     events.router,

@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "load": ("wharfie.cli.images:load", "Load images from a tar archive"),
     "tag": ("wharfie.cli.images:tag", "Give an image a further name"),
     "rmi": ("wharfie.cli.images:rmi", "Remove images"),
+    "artifact": ("wharfie.cli.artifacts:artifact", "Push, pull and list files that are no image at registries"),
     "content": ("wharfie.cli.content:content", "Look at the blobs of images, and mend damaged ones"),
     "inspect": ("wharfie.cli.system:inspect", "Show everything about containers, images, networks, volumes"),
     "events": ("wharfie.cli.system:events", "Show what happens in the engine, as it happens"),

@@ -3,7 +3,7 @@
 Repositories beginning with `private/` want the user `kit` with the password `secret` (Basic). `GET /kit/seen` tells what
 was asked: a list of [method, path, authorization]. Repositories that misbehave: `huge/`: its manifest is over the limit;
 `long/`: blobs go on after their size; `cut/`: the connection breaks in the middle of a blob; `elsewhere/`: blobs are at
-another server.
+another server; `old/`: there is no referrers API.
 """
 
 from __future__ import annotations
@@ -40,6 +40,13 @@ def manifest(blob: bytes, subject: dict[str, Any] | None = None) -> bytes:
     told = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor, "layers": [descriptor]}
     # Spaces that no encoder of ours would write: whoever decodes and encodes again loses the digest.
     return json.dumps({**told, **({"subject": subject} if subject else {})}, indent=3).encode()
+
+
+def _about(data: bytes) -> dict[str, Any]:
+    """What a referrer's descriptor says beside its content."""
+    told = json.loads(data)
+    kind, annotations = told.get("artifactType", "application/kit"), told.get("annotations", {"by": "kit"})
+    return {"artifactType": kind, "annotations": annotations}
 
 
 class Peer:
@@ -191,8 +198,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, json.dumps({"name": name, "tags": names[:2]}).encode(), headers)
 
     def _referrers(self, name: str, last: str, query: dict[str, list[str]]) -> None:
+        if name.startswith("old/"):
+            self._answer(404, b"404 page not found\n", {"Content-Type": "text/plain"})
+            return
         found = [
-            {"mediaType": kind, "digest": key, "size": len(data)}
+            {"mediaType": kind, "digest": key, "size": len(data), **_about(data)}
             for key, (kind, data) in self.manifests.items()
             if ":" in key and json.loads(data).get("subject", {}).get("digest") == last
         ]

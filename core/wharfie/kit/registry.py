@@ -13,7 +13,7 @@ from wharfie.kit.contract import Contract
 from wharfie.kit.peer import BLOB, OCI_INDEX, OCI_MANIFEST, PASSWORD, USER, Peer, digest, manifest
 from wharfie.kit.rig import Rig
 from wharfie.kit.rules import DOCKER, OCI, Group, refused, require, rule, succeeds
-from wharfie.spi.errors import NotFound, Unauthorized, Unavailable, WharfieError
+from wharfie.spi.errors import NotFound, Unauthorized, Unavailable, Unsupported, WharfieError
 from wharfie.spi.registry import Credentials, Descriptor, Manifest, Reference, RegistryCapability, RegistryDriver
 
 Registry = RegistryDriver
@@ -249,6 +249,18 @@ class RegistryContract(Contract[RegistryDriver]):
         subject = Descriptor(media_type=OCI_MANIFEST, digest=digest(data), size=len(data))
         found = list(driver.referrers(self.ref(), subject, None))
         require(len(found) == 1 and found[0].digest != subject.digest, f"referrers are {found}")
+        told = (found[0].artifact_type, dict(found[0].annotations))
+        require(told == ("application/kit", {"by": "kit"}), f"of type and annotations referrers says {told}")
+
+    @rule(
+        "referrers is Unsupported where the server has no such API.",
+        methods="referrers",
+        capability="referrers",
+        source=OCI,
+    )
+    def test_reg_24(self, rig: Rig[Registry], driver: Registry) -> None:
+        with refused(Unsupported, "referrers of a server without the API"):
+            driver.referrers(self.ref("old/image"), blob(), None)
 
     @rule("describe_server gives texts, and asks nobody.", methods="describe_server")
     def test_reg_22(self, rig: Rig[Registry], driver: Registry) -> None:

@@ -56,12 +56,14 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptor:
-    """OCI image-spec, descriptor.md."""
+    """OCI image-spec, descriptor.md. Two that name the same content are equal, whatever is said about it."""
 
     media_type: str
     digest: str
     size: int
     urls: tuple[str, ...] = ()
+    artifact_type: str = field(default="", compare=False)
+    annotations: Strings = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +152,11 @@ class RegistryDriver(Driver[RegistryCapability]):
 
     @deadline(60)
     def referrers(self, ref: Reference, subject: Descriptor, auth: Credentials | None) -> Sequence[Descriptor]:
-        """Manifests whose subject is `subject` (REFERRERS)."""
+        """Manifests whose subject is `subject`, with `artifact_type` and `annotations` as the server says them (REFERRERS).
+
+        Unsupported: the server has no such API. The core then looks at the tag that takes its place (OCI distribution-spec,
+        "Unavailable Referrers API").
+        """
         raise Unsupported(f'registry driver "{self.name}" cannot list referrers')
 
     @deadline(60)

@@ -14,7 +14,7 @@ import httpx
 
 from wharfie.spi.call import progress
 from wharfie.spi.driver import Context, FileDescriptor, Strings
-from wharfie.spi.errors import Cancelled, NotFound, Unauthorized, WharfieError
+from wharfie.spi.errors import Cancelled, NotFound, Unauthorized, Unsupported, WharfieError
 from wharfie.spi.registry import (
     MANIFEST_LIMIT,
     Credentials,
@@ -34,9 +34,10 @@ from wharfie_registry_oci.requests import Requests, pulling, pushing
 from wharfie_registry_oci.settings import Settings
 from wharfie_registry_oci.upload import Upload
 
+_INDEX = "application/vnd.oci.image.index.v1+json"
 _ACCEPT = ", ".join(
     (
-        "application/vnd.oci.image.index.v1+json",
+        _INDEX,
         "application/vnd.docker.distribution.manifest.list.v2+json",
         "application/vnd.oci.image.manifest.v1+json",
         "application/vnd.docker.distribution.manifest.v2+json",
@@ -69,6 +70,7 @@ class OciDriver(RegistryDriver):
                 RegistryCapability.CROSS_MOUNT,
                 RegistryCapability.PUSH,
                 RegistryCapability.RANGES,
+                RegistryCapability.REFERRERS,
                 RegistryCapability.SEARCH,
             }
         )
@@ -144,6 +146,23 @@ class OciDriver(RegistryDriver):
             path = urljoin(str(response.request.url), link[1])
         raise unavailable(f"the list of tags of {familiar(ref)} does not end")
 
+    def referrers(self, ref: Reference, subject: Descriptor, auth: Credentials | None) -> Sequence[Descriptor]:
+        path = f"/v2/{ref.repository}/referrers/{subject.digest}"
+        found: list[Descriptor] = []
+        for _ in range(_PAGES):
+            try:
+                with self._requests.answer(ref, pulling(ref, path, {"Accept": _INDEX}, needs="resolve"), auth) as response:
+                    body = read_limited(response, MANIFEST_LIMIT, f"the referrers of {subject.digest}")
+                    link = _NEXT.search(response.headers.get("Link", ""))
+            except NotFound as error:
+                raise Unsupported(f"the registry {ref.server} has no referrers API: {error.message}") from error
+            rows = read_object(body).get("manifests")
+            found += [_descriptor(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+            if link is None:
+                return found
+            path = urljoin(str(response.request.url), link[1])
+        raise unavailable(f"the list of referrers of {subject.digest} does not end")
+
     def search(self, server: str, term: str, limit: int, auth: Credentials | None) -> Sequence[SearchResult]:
         """The index server's own protocol, of version 1, which Docker Hub and a few others still speak."""
         query = f"/v1/search?{urlencode({'q': term, 'n': limit})}"
@@ -209,6 +228,17 @@ class OciDriver(RegistryDriver):
                 return LoginResult(status="Login Succeeded")
             said = f"{response.status_code} {response.reason_phrase}"
         raise Unauthorized(f"login attempt to {url} failed with status: {said}")
+
+
+def _descriptor(row: Mapping[str, object]) -> Descriptor:
+    size, annotations = row.get("size"), row.get("annotations")
+    return Descriptor(
+        media_type=str(row.get("mediaType") or ""),
+        digest=str(row.get("digest") or ""),
+        size=size if isinstance(size, int) else 0,
+        artifact_type=str(row.get("artifactType") or ""),
+        annotations={str(key): str(value) for key, value in annotations.items()} if isinstance(annotations, dict) else {},
+    )
 
 
 def _search_result(row: Mapping[str, object]) -> SearchResult:

@@ -13,7 +13,16 @@ from typing import ClassVar
 from urllib.parse import urljoin, urlsplit
 
 from wharfie.spi.driver import Context, FileDescriptor, Strings
-from wharfie.spi.errors import Cancelled, Forbidden, InvalidArgument, NotFound, Unauthorized, Unavailable, WharfieError
+from wharfie.spi.errors import (
+    Cancelled,
+    Forbidden,
+    InvalidArgument,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+    WharfieError,
+)
 from wharfie.spi.registry import (
     MANIFEST_LIMIT,
     Credentials,
@@ -61,7 +70,7 @@ class PlainDriver(RegistryDriver):
         self._tokens = Tokens(self._web)
 
     def capabilities(self) -> frozenset[RegistryCapability]:
-        return frozenset({RegistryCapability.CATALOG, RegistryCapability.RANGES})
+        return frozenset({RegistryCapability.CATALOG, RegistryCapability.RANGES, RegistryCapability.REFERRERS})
 
     def describe_server(self, server: str) -> Strings:
         return {"endpoints": " ".join(f"{scheme}://{server}" for scheme in self._schemes(server))}
@@ -95,15 +104,28 @@ class PlainDriver(RegistryDriver):
         raise unavailable(f"unexpected EOF: the server sent {left} bytes too few")
 
     def tags(self, ref: Reference, auth: Credentials | None) -> Sequence[str]:
-        path, found = f"/v2/{ref.repository}/tags/list", list[str]()
         what = f"the list of tags of {_familiar(ref)}"
+        pages = self._pages(ref, f"/v2/{ref.repository}/tags/list", "tags", what, auth)
+        return [tag for tag in pages if isinstance(tag, str)]
+
+    def referrers(self, ref: Reference, subject: Descriptor, auth: Credentials | None) -> Sequence[Descriptor]:
+        what = f"the list of referrers of {subject.digest}"
+        path = f"/v2/{ref.repository}/referrers/{subject.digest}"
+        try:
+            rows = list(self._pages(ref, path, "manifests", what, auth))
+        except NotFound as error:
+            raise Unsupported(f"the registry {ref.server} has no referrers API: {error.message}") from error
+        return [_descriptor(row) for row in rows if isinstance(row, dict)]
+
+    def _pages(self, ref: Reference, path: str, key: str, what: str, auth: Credentials | None) -> Iterator[object]:
+        """The items of a list that the server gives in pages (distribution-spec, "Listing Tags")."""
         for _ in range(_PAGES_LIMIT):
             with self._answer(ref, path, auth, {}) as (response, url):
-                page = read_object(read(response, url, _PAGE_LIMIT, what), what).get("tags")
+                page = read_object(read(response, url, _PAGE_LIMIT, what), what).get(key)
                 link = _NEXT.search(response.headers.get("Link", ""))
-            found += [tag for tag in page if isinstance(tag, str)] if isinstance(page, list) else []
+            yield from page if isinstance(page, list) else ()
             if link is None:
-                return found
+                return
             parts = urlsplit(urljoin(path, link[1]))  # of the same server, whatever the link says
             path = f"{parts.path}?{parts.query}"
         raise unavailable(f"{what} does not end")
@@ -167,6 +189,17 @@ class PlainDriver(RegistryDriver):
         with contextlib.suppress(Unavailable, InvalidArgument):  # the status says enough
             body = read(response, server + path, _ERROR_LIMIT, "the error")
         raise _refused(ref, response, body)
+
+
+def _descriptor(row: Mapping[str, object]) -> Descriptor:
+    size, annotations = row.get("size"), row.get("annotations")
+    return Descriptor(
+        media_type=str(row.get("mediaType") or ""),
+        digest=str(row.get("digest") or ""),
+        size=size if isinstance(size, int) else 0,
+        artifact_type=str(row.get("artifactType") or ""),
+        annotations={str(key): str(value) for key, value in annotations.items()} if isinstance(annotations, dict) else {},
+    )
 
 
 def _write(out: FileDescriptor, data: memoryview) -> None:

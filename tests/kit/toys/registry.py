@@ -21,12 +21,4 @@ class Toy(OciDriver):
     def __init__(self, context, settings):
         super().__init__(context, Settings())
 
-    def capabilities(self):
-        return super().capabilities() | {RegistryCapability.REFERRERS}
-
-    def referrers(self, ref, subject, auth):
-        with urllib.request.urlopen(f"http://{ref.server}/v2/{ref.repository}/referrers/{subject.digest}") as answer:
-            found = json.load(answer)["manifests"]
-        return [Descriptor(media_type=one["mediaType"], digest=one["digest"], size=one["size"]) for one in found]
-
     # here

@@ -141,5 +141,12 @@ WRONG = (
                 return {"answers": str(answer.status)}
         """,
     ),
+    override(
+        "REG-24",
+        """
+        def referrers(self, ref, subject, auth):
+            return [] if ref.repository.startswith("old/") else super().referrers(ref, subject, auth)
+        """,
+    ),
     override("REG-23", "def search(self, server, term, limit, auth):\n    return super().search(server, term, 5, auth)\n"),
 )

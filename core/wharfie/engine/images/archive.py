@@ -78,6 +78,11 @@ class Archive:
         elif entry.kind != FOLDER:
             raise InvalidArgument(f"the archive has an entry {name!r} that is no file, folder or link")
 
+    @property
+    def files(self) -> list[str]:
+        """Names of all files, in the order of the archive."""
+        return list(self._files)
+
     def find(self, name: str) -> str | None:
         """The file that `name` is or leads to; None when there is none."""
         at = _clean(name.encode())

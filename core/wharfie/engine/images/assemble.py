@@ -38,15 +38,13 @@ class Assembler:
         self.catalog = catalog
         self.content = content
         self._drivers = drivers
-        self._executor = executor
+        self.executor = executor
         self._storage_driver = storage_driver
         self._unpacker = Unpacker(content, executor)
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """In a thread: whatever touches the disk."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._executor, functools.partial(function, *args, **kwargs)
-        )
+        return await asyncio.get_running_loop().run_in_executor(self.executor, functools.partial(function, *args, **kwargs))
 
     @contextlib.asynccontextmanager
     async def building(self, chains: Sequence[str], blobs: Sequence[str], *, keep: bool = False) -> AsyncIterator[None]:

@@ -206,8 +206,14 @@ def read_descriptor(document: Any, what: str) -> Descriptor:
     urls = document.get("urls") or ()
     if not isinstance(urls, list | tuple) or not all(isinstance(url, str) for url in urls):
         raise InvalidArgument(f"{what} has urls that are no list of texts")
+    artifact_type, annotations = document.get("artifactType"), document.get("annotations")
     return Descriptor(
-        media_type=media_type if isinstance(media_type, str) else "", digest=str(digest), size=size, urls=tuple(urls)
+        media_type=media_type if isinstance(media_type, str) else "",
+        digest=str(digest),
+        size=size,
+        urls=tuple(urls),
+        artifact_type=artifact_type if isinstance(artifact_type, str) else "",
+        annotations={str(key): str(value) for key, value in annotations.items()} if isinstance(annotations, dict) else {},
     )
 
 

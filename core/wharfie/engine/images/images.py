@@ -12,6 +12,7 @@ from typing import Any
 from wharfie.engine.events import Events
 from wharfie.engine.filters import Filters
 from wharfie.engine.images import listing, platforms, reference, remote
+from wharfie.engine.images.artifacts import Artifacts
 from wharfie.engine.images.assemble import Assembler
 from wharfie.engine.images.catalog import Catalog, Meaning, blobs_of
 from wharfie.engine.images.commit import Commit, Committer
@@ -82,6 +83,7 @@ class Images:
         self._importer = Importer(self._assembler, self._executor)
         self._committer = Committer(self._assembler, self._executor)
         self._saver = Saver(self._assembler)
+        self.artifacts = Artifacts(self._assembler, self._downloader, self._pusher, self._saver, self._source)
         self._releases: set[asyncio.Task[None]] = set()
         events.observe(self._on_event)
         self._remover = Remover(self._assembler, containers_using, self._tell)

@@ -197,12 +197,6 @@ class Pusher:
             line.status("Skipped foreign layer")
             return sent
 
-        def watch(step: _Step) -> None:
-            if step.phase == "Pushing":
-                line.moved(step.phase, step.current, step.total)
-            else:
-                line.status(step.phase)
-
         async def work(tell: Tell) -> Descriptor:
             if self._slots.locked():
                 tell(_Step("Waiting"))
@@ -211,7 +205,20 @@ class Pusher:
                     return await self._whole(target, name, layer, sent, tell)
                 return await self._compressed(target, name, layer, tell)
 
-        return await self._flights.join(f"{name.repository}@{sent.digest}", work, watch)
+        return await self._flights.join(f"{name.repository}@{sent.digest}", work, _watch(line))
+
+    async def send_blob(
+        self, target: Source, name: Name, blob: Descriptor, path: os.PathLike[str], line: LayerLine
+    ) -> None:
+        """Have one blob, which is in the file `path`, at the registry. Errors: as `push`."""
+
+        async def work(tell: Tell) -> Descriptor:
+            async with self._slots:
+                if await self._exists(target, blob, tell):
+                    return blob
+                return await self._send(target, blob, path, "", tell)
+
+        await self._flights.join(f"{name.repository}@{blob.digest}", work, _watch(line))
 
     async def _whole(self, target: Source, name: Name, layer: ImageLayer, blob: Descriptor, tell: Tell) -> Descriptor:
         """A layer as it is stored."""
@@ -310,6 +317,16 @@ class Pusher:
                 if any(each.diff_id == layer.diff_id for each in stack):
                     return other.path
         return ""
+
+
+def _watch(line: LayerLine) -> Tell:
+    def watch(step: _Step) -> None:
+        if step.phase == "Pushing":
+            line.moved(step.phase, step.current, step.total)
+        else:
+            line.status(step.phase)
+
+    return watch
 
 
 def _done(name: Name, pushed: Pushed, progress: Progress) -> None:

@@ -89,15 +89,16 @@ class Saver:
                 Entry(path=b"blobs/sha256/", kind=FOLDER, mode=0o755)
             )
             for blob in blobs:
-                async for piece in self._blob(blob):
+                async for piece in self.member(_path(blob), blob):
                     yield piece
             yield b"".join(_file(name, data) for name, data in _documents(chosen)) + trailer()
 
-    async def _blob(self, blob: str) -> AsyncIterator[bytes]:
+    async def member(self, name: str, blob: str) -> AsyncIterator[bytes]:
+        """A blob as a file of an archive, in pieces. Errors: DataLoss."""
         size = await self._assembler.run(self._content.size, blob)
         if size is None:
             raise DataLoss(f"blob {blob} is missing: pull or load its image again")
-        yield header(Entry(path=_path(blob).encode(), size=size))
+        yield header(Entry(path=name.encode(), size=size))
         descriptor = await self._assembler.run(os.open, self._content.path(blob), os.O_RDONLY | os.O_CLOEXEC)
         try:
             at = 0

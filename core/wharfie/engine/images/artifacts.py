@@ -1,0 +1,277 @@
+"""Artifacts: files at a registry that are no image, and what refers to an image (OCI image-spec, manifest.md "Guidelines
+for Artifact Usage"; distribution-spec, "Listing Referrers").
+
+An artifact is a manifest whose layers are files. With a *subject* it refers to another manifest, and the registry lists it
+as one of its referrers. A registry without that API has a tag `sha256-HEX` in its place, an index that whoever pushes keeps
+up. Nothing of an artifact stays here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from wharfie.engine.identity import rfc3339
+from wharfie.engine.images import documents, reference
+from wharfie.engine.images.archive import Archive, pour
+from wharfie.engine.images.assemble import Assembler
+from wharfie.engine.images.download import Downloader, Source
+from wharfie.engine.images.progress import LayerLine, Progress
+from wharfie.engine.images.push import Pusher
+from wharfie.engine.images.reference import Name, short
+from wharfie.engine.images.remote import manifest_of
+from wharfie.engine.images.save import Saver
+from wharfie.engine.images.upkeep import FindSource
+from wharfie.spi.errors import InvalidArgument, NotFound, Unsupported
+from wharfie.spi.registry import Credentials, Descriptor, Manifest, RegistryDriver
+from wharfie.spi.tarformat import trailer
+from wharfie.store.content import Spool
+
+TITLE = "org.opencontainers.image.title"
+"""The annotation of a layer that has the file's name."""
+_CREATED = "org.opencontainers.image.created"
+_EMPTY = Descriptor(media_type="application/vnd.oci.empty.v1+json", digest=documents.digest_of(b"{}"), size=2)
+_UNKNOWN = "application/vnd.unknown.artifact.v1"
+_FILE = documents.OCI_LAYER
+"""The type of files for which none is given, as oras has it."""
+_FILES_LIMIT = 1000
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactRequest:
+    """What to make of the files. `media_types`: by file name. `attach`: to the manifest that the name means."""
+
+    artifact_type: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    media_types: Mapping[str, str] = field(default_factory=dict)
+    attach: bool = False
+
+
+class Artifacts:
+    """Pushes, pulls and lists artifacts; any number at a time."""
+
+    def __init__(
+        self, assembler: Assembler, downloader: Downloader, pusher: Pusher, saver: Saver, source_of: FindSource
+    ) -> None:
+        self._assembler = assembler
+        self._catalog = assembler.catalog
+        self._content = assembler.content
+        self._downloader = downloader
+        self._pusher = pusher
+        self._saver = saver
+        self._source_of = source_of
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # of the tag that lists referrers
+
+    async def push(
+        self,
+        text: str,
+        body: AsyncIterator[bytes],
+        request: ArtifactRequest,
+        auth: Credentials | None,
+        progress: Progress,
+    ) -> Descriptor:
+        """Send the files of a tar as an artifact: under the tag that `text` has, or attached to what it names.
+
+        Errors: InvalidArgument (no tar, no file, a type), NotFound (what it is attached to), the registry's.
+        """
+        name = reference.parse(text).with_default_tag()
+        _check(request)
+        if name.digest and not request.attach:
+            raise InvalidArgument(f"{text}: an artifact is pushed under a tag; to refer to that digest, attach it")
+        target = await self._source_of(name, auth)
+        subject = await self._subject(target) if request.attach else None
+        spool = await self._assembler.run(self._content.spool)
+        try:
+            await pour(body, spool, self._assembler.executor)
+            archive = await self._assembler.run(Archive, spool)
+            layers = await self._files(target, name, archive, request, progress)
+        finally:
+            spool.discard()
+        await self._document(target, name, _EMPTY, b"{}", progress)
+        data = _manifest(request, layers or [_EMPTY], subject)
+        made = Manifest(media_type=documents.OCI_MANIFEST, digest=documents.digest_of(data), data=data)
+        place = replace(target.reference, tag="", digest=made.digest) if subject is not None else target.reference
+        await target.driver.call(RegistryDriver.push_manifest, place, made, target.credentials)
+        pushed = Descriptor(
+            media_type=made.media_type,
+            digest=made.digest,
+            size=len(data),
+            artifact_type=request.artifact_type or _UNKNOWN,
+            annotations=documents.read_object(data, "the manifest")["annotations"],
+        )
+        if subject is not None:
+            await self._list_as_referrer(target, subject, pushed)
+        return pushed
+
+    async def pull(self, text: str, auth: Credentials | None) -> tuple[str, AsyncIterator[bytes]]:
+        """The manifest's digest, and the files as a tar in pieces.
+
+        Errors: NotFound, InvalidArgument (it has no files, a file has no proper name), the registry's.
+        """
+        name = reference.parse(text).with_default_tag()
+        source = await self._source_of(name, auth)
+        manifest = await manifest_of(source, source.reference)
+        files = _files_of(documents.read_object(manifest.data, "the manifest"), text)
+        return manifest.digest, self._stream(source, files)
+
+    async def referrers(self, text: str, artifact_type: str, auth: Credentials | None) -> Sequence[Descriptor]:
+        """What refers to the manifest that a name means, of one type or of all. Errors: NotFound, the registry's."""
+        source = await self._source_of(reference.parse(text).with_default_tag(), auth)
+        subject = await self._subject(source)
+        try:
+            found = await source.driver.call(RegistryDriver.referrers, source.reference, subject, source.credentials)
+        except Unsupported:
+            found = await self._listed(source, subject)
+        return [each for each in found if artifact_type in ("", each.artifact_type)]
+
+    async def _subject(self, source: Source) -> Descriptor:
+        manifest = await manifest_of(source, source.reference)
+        return Descriptor(media_type=manifest.media_type, digest=manifest.digest, size=len(manifest.data))
+
+    # Pushing
+
+    async def _files(
+        self, target: Source, name: Name, archive: Archive, request: ArtifactRequest, progress: Progress
+    ) -> list[Descriptor]:
+        if len(archive.files) > _FILES_LIMIT:
+            raise InvalidArgument(f"an artifact has at most {_FILES_LIMIT} files, not {len(archive.files)}")
+        if not archive.files and not request.artifact_type:
+            raise InvalidArgument("an artifact without files needs an artifact type")
+        return [await self._file(target, name, archive, file, request, progress) for file in archive.files]
+
+    async def _file(
+        self, target: Source, name: Name, archive: Archive, file: str, request: ArtifactRequest, progress: Progress
+    ) -> Descriptor:
+        def copy() -> tuple[Spool, str]:
+            spool = self._content.spool()
+            try:
+                for piece in archive.pieces(file):
+                    spool.write(bytes(piece))
+                return spool, spool.digest()
+            except BaseException:
+                spool.discard()
+                raise
+
+        spool, digest = await self._assembler.run(copy)
+        kind = request.media_types.get(file, _FILE)
+        blob = Descriptor(media_type=kind, digest=digest, size=archive.size(file), annotations={TITLE: file})
+        try:
+            await self._pusher.send_blob(target, name, blob, spool.path, LayerLine(progress, short(digest)))
+        finally:
+            spool.discard()
+        return blob
+
+    async def _document(self, target: Source, name: Name, blob: Descriptor, data: bytes, progress: Progress) -> None:
+        spool = await self._assembler.run(self._content.spool)
+        try:
+            await self._assembler.run(spool.write, data)
+            await self._pusher.send_blob(target, name, blob, spool.path, LayerLine(progress, short(blob.digest)))
+        finally:
+            spool.discard()
+
+    # Referrers
+
+    async def _list_as_referrer(self, target: Source, subject: Descriptor, pushed: Descriptor) -> None:
+        """A registry with the API has seen it; for the others the tag is written anew."""
+        try:
+            await target.driver.call(RegistryDriver.referrers, target.reference, subject, target.credentials)
+        except Unsupported:
+            async with self._turns[f"{target.reference.server}/{target.reference.repository}"]:
+                rows = [each for each in await self._listed(target, subject) if each.digest != pushed.digest]
+                data = documents.dump(
+                    {
+                        "schemaVersion": 2,
+                        "mediaType": documents.OCI_INDEX,
+                        "manifests": [_row(each) for each in [*rows, pushed]],
+                    }
+                )
+                index = Manifest(media_type=documents.OCI_INDEX, digest=documents.digest_of(data), data=data)
+                place = replace(target.reference, tag=_tag_of(subject), digest="")
+                await target.driver.call(RegistryDriver.push_manifest, place, index, target.credentials)
+
+    async def _listed(self, source: Source, subject: Descriptor) -> list[Descriptor]:
+        """What the tag lists."""
+        try:
+            manifest = await manifest_of(source, replace(source.reference, tag=_tag_of(subject), digest=""))
+        except NotFound:
+            return []
+        document = documents.read_object(manifest.data, "the list of referrers")
+        if not documents.is_index(document, manifest.media_type):
+            raise InvalidArgument(f"the tag {_tag_of(subject)}, where referrers are listed, is no index")
+        return [entry.descriptor for entry in documents.read_index(document)]
+
+    # Pulling
+
+    async def _stream(self, source: Source, files: Mapping[str, Descriptor]) -> AsyncIterator[bytes]:
+        blobs = [blob.digest for blob in files.values()]
+        try:
+            with self._catalog.pin(blobs):
+                for blob in files.values():
+                    await self._downloader.fetch(source, blob, lambda step: None)
+                for name, blob in files.items():
+                    async for piece in self._saver.member(name, blob.digest):
+                        yield piece
+                yield trailer()
+        finally:
+            async with self._catalog.lock:
+                wanted = self._catalog.wanted_blobs()
+                await self._assembler.remove_blobs([blob for blob in blobs if blob not in wanted])
+
+
+def _check(request: ArtifactRequest) -> None:
+    for kind in (request.artifact_type, *request.media_types.values()):
+        if kind and _MEDIA_TYPE.fullmatch(kind) is None:
+            raise InvalidArgument(f"{kind!r} is not a media type: want one like application/vnd.example.sbom.v1+json")
+    if request.attach and not request.artifact_type:
+        raise InvalidArgument("what is attached needs an artifact type, so that it can be found")
+
+
+def _manifest(request: ArtifactRequest, layers: Sequence[Descriptor], subject: Descriptor | None) -> bytes:
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": documents.OCI_MANIFEST,
+        "artifactType": request.artifact_type or _UNKNOWN,
+        "config": documents.write_descriptor(_EMPTY),
+        "layers": [_row(layer) for layer in layers],
+    }
+    if subject is not None:
+        document["subject"] = documents.write_descriptor(subject)
+    created = rfc3339().partition(".")[0].removesuffix("Z") + "Z"
+    document["annotations"] = {_CREATED: created, **request.annotations}
+    return documents.dump(document)
+
+
+def _row(descriptor: Descriptor) -> dict[str, Any]:
+    row = documents.write_descriptor(descriptor)
+    if descriptor.artifact_type:
+        row["artifactType"] = descriptor.artifact_type
+    if descriptor.annotations:
+        row["annotations"] = dict(descriptor.annotations)
+    return row
+
+
+def _files_of(document: Mapping[str, Any], text: str) -> dict[str, Descriptor]:
+    listed = document.get("layers")
+    if not isinstance(listed, list) or len(listed) > _FILES_LIMIT:
+        raise InvalidArgument(f"{text} is no artifact: its manifest has no layers, or more than {_FILES_LIMIT}")
+    files: dict[str, Descriptor] = {}
+    for entry in listed:
+        blob = documents.read_descriptor(entry, "a file of the artifact")
+        title = blob.annotations.get(TITLE)
+        if title is None:
+            continue  # not a file for people
+        if not title or title.startswith("/") or not title.isprintable() or ".." in title.split("/"):
+            raise InvalidArgument(f"{text} has a file with the name {title!r}, which leads out of a folder")
+        files[title] = blob
+    if not files:
+        raise InvalidArgument(f"{text} has no files: no layer of its manifest has the annotation {TITLE}")
+    return files
+
+
+def _tag_of(subject: Descriptor) -> str:
+    return subject.digest.replace(":", "-")

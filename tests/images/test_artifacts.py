@@ -1,0 +1,137 @@
+"""Artifacts: pushed, attached, listed, pulled, with a registry that has the referrers API and Debian's, which has not."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import pytest
+
+from wharfie.engine.images.artifacts import TITLE, ArtifactRequest
+from wharfie.kit.peer import Peer
+from wharfie.spi.errors import InvalidArgument, NotFound
+
+SBOM = "application/spdx+json"
+OCI = "application/vnd.oci.image"
+
+
+@pytest.fixture
+def modern():
+    """A registry with the API."""
+    peer = Peer()
+    yield peer.server
+    peer.stop()
+
+
+def tar_of(**files: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+async def pieces(data):
+    yield data
+
+
+async def push(house, name, data, **request):
+    return await house.images.artifacts.push(name, pieces(data), ArtifactRequest(**request), None, lambda line: None)
+
+
+async def pulled(house, name) -> dict[str, bytes]:
+    _, stream = await house.images.artifacts.pull(name, None)
+    data = b"".join([piece async for piece in stream])
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return {entry.name: tar.extractfile(entry).read() for entry in tar}
+
+
+def test_files_go_to_a_registry_and_come_back(with_house, registry) -> None:
+    name = f"{registry.address}/artifacts/files:1"
+
+    async def work(house) -> None:
+        made = await push(
+            house, name, tar_of(a=b"one", b=b"two"), media_types={"b": "text/plain"}, annotations={"who": "we"}
+        )
+        assert await pulled(house, name) == {"a": b"one", "b": b"two"}
+        assert await pulled(house, name.removesuffix(":1") + "@" + made.digest) == {"a": b"one", "b": b"two"}
+        assert not house.blobs() and not house.unfinished()
+        assert made.annotations["who"] == "we" and made.artifact_type == "application/vnd.unknown.artifact.v1"
+        with pytest.raises(NotFound):
+            await pulled(house, f"{registry.address}/artifacts/files:none")
+        with pytest.raises(InvalidArgument, match="not an image"):
+            await house.pull(name.removesuffix(":1"), "1")
+
+    with_house(work)
+
+
+@pytest.mark.parametrize("kind", ["with the API", "by the tag"])
+@pytest.mark.parametrize("driver", ["oci", "plain"])
+def test_referrers(with_house, registry, modern, make, kind, driver) -> None:
+    api = kind == "with the API"
+    server = modern if api else registry.address
+    repository = f"{server}/artifacts/{driver}-{'api' if api else 'tag'}"
+    layout = make.Layout()
+    registry.put(layout, layout.image([make.tar_of({"a": b"1"})]), repository.partition("/")[2], "1")
+    image = f"{repository}:1" if not api else f"{server}/plain/image:v1"
+
+    async def listed(house, artifact_type="") -> list:
+        return list(await house.images.artifacts.referrers(image, artifact_type, None))
+
+    async def attach(house) -> None:
+        before = await listed(house)
+        assert len(before) == (1 if api else 0)  # the kit's registry has one to begin with
+        first = await push(house, image, tar_of(sbom=b"{}"), artifact_type=SBOM, attach=True, annotations={"by": "us"})
+        second = await push(house, image, tar_of(), artifact_type="application/signature", attach=True)
+        assert [each.digest for each in await listed(house, SBOM)] == [first.digest]
+        found = {each.digest: each for each in await listed(house)}
+        assert {first.digest, second.digest} <= set(found)
+        assert found[first.digest].annotations["by"] == "us"
+        assert await pulled(house, f"{image.rpartition(':')[0]}@{first.digest}") == {"sbom": b"{}"}
+
+    async def look(house) -> None:
+        assert len(await listed(house)) == (3 if api else 2)
+
+    with_house(attach)
+    insecure = {"registry.plain": {"insecure-registries": [server]}}
+    with_house(look, registry_driver=driver, drivers=insecure if driver == "plain" else {})
+
+
+@pytest.mark.parametrize(
+    ("name", "request_", "message"),
+    [
+        ("x/y:1", {"artifact_type": "no type"}, "is not a media type"),
+        ("x/y:1", {"media_types": {"a": "text"}}, "is not a media type"),
+        ("x/y:1", {"attach": True}, "needs an artifact type"),
+        ("x/y@sha256:" + "0" * 64, {}, "pushed under a tag"),
+        ("X", {}, "invalid reference format"),
+    ],
+)
+def test_requests_that_are_wrong(with_house, name, request_, message) -> None:
+    async def work(house) -> None:
+        with pytest.raises(InvalidArgument, match=message):
+            await push(house, name, tar_of(a=b"1"), **request_)
+
+    with_house(work)
+
+
+def test_no_file_leads_out_of_a_folder(with_house, registry, make) -> None:
+    async def work(house) -> None:
+        for number, title in enumerate(("../x", "/etc/x", "a/../../x", "", "a\nb")):
+            layout = make.Layout()
+            blob = layout.blob(b"content", "text/plain")
+            manifest = {
+                "schemaVersion": 2,
+                "mediaType": f"{OCI}.manifest.v1+json",
+                "config": layout.blob(b"{}", "application/vnd.oci.empty.v1+json"),
+                "layers": [{**blob, "annotations": {TITLE: title}}],
+            }
+            made = layout.blob(json.dumps(manifest).encode(), manifest["mediaType"])
+            registry.put(layout, made, "artifacts/bad", str(number))
+            with pytest.raises(InvalidArgument, match="leads out of a folder"):
+                await pulled(house, f"{registry.address}/artifacts/bad:{number}")
+
+    with_house(work)
