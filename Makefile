@@ -28,7 +28,7 @@ demo: setup
 	$(BIN)/python scripts/demo.py
 
 test: setup $(CLI)
-	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest -n 3 --dist loadfile
 
 # The tests of control groups on a kernel that has version 2 alone, in a virtual machine. TESTS="paths" runs others there.
 test-cgroup2: DEBS += $(CGROUP2_DEBS)

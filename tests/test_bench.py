@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,11 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
     ],
 )
 def test_every_figure(tmp_path, script, options, example):
-    folder = tmp_path / "scratch"
-    folder.mkdir()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:  # short, for there will be sockets in it
+        _check(Path(folder), tmp_path, script, options, example)
+
+
+def _check(folder, tmp_path, script, options, example):
     found = tmp_path / "found.json"
     result = subprocess.run(
         [sys.executable, SCRIPTS / script, *options, "--rounds", "1", "--engine", "wharfie", "--json", found],

@@ -20,8 +20,9 @@ def test_healthy_then_unhealthy(daemon, name):
     began = int(time.time())
     probe = "cat /state; test -e /state"
     daemon.docker(
-        "run", "-d", "--name", name, *FAST, "--health-retries", "2", "--health-cmd", probe, "busybox", "sleep", "60"
-    )
+        "run", "-d", "--name", name, *FAST, "--health-start-period", "10m", "--health-retries", "2",
+        "--health-cmd", probe, "busybox", "sleep", "600",
+    )  # fmt: skip
     assert "(health: starting)" in daemon.docker("ps", "--filter", f"name={name}", "--format", "{{.Status}}")
     assert health(daemon, name)["Status"] == "starting"
     daemon.docker("exec", name, "sh", "-c", "echo fine > /state")

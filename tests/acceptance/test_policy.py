@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -59,11 +61,14 @@ class Policed:
 
 
 @pytest.fixture(scope="module")
-def policed(tmp_path_factory):
-    root = tmp_path_factory.mktemp("policed")
-    for folder in (root, *root.parents):
-        if folder.stat().st_mode & 0o001 == 0:
-            folder.chmod(folder.stat().st_mode | 0o011)
+def policed():
+    # Not below pytest's own folder, which every other run of pytest closes to all but root again.
+    with tempfile.TemporaryDirectory(prefix="policed-") as folder:
+        yield from _policed(Path(folder))
+
+
+def _policed(root):
+    root.chmod(0o711)
     policy = root / "policy.toml"
     policy.write_text(POLICY)
     config = {"authorization-plugins": ["policy"], "drivers": {"authz.policy": {"file": str(policy)}}}

@@ -83,7 +83,7 @@ def test_exec_stop_pause_and_logs(house, runtime):
         house.docker("pause", box)
         assert house.inspect(box)["State"]["Status"] == "paused"
         house.docker("unpause", box)
-        assert "sleep" in house.docker("top", box)
+        until(lambda: "sleep" in house.docker("top", box), what="the loop's sleep among the processes")
         house.docker("stop", box)
         assert house.inspect(box)["State"]["ExitCode"] == 3
         house.docker("start", box)

@@ -24,7 +24,7 @@ def test_ten_containers_and_an_attached_client(make_daemon):
     attached = daemon.spawn_docker(
         "run", "--name", "attached", "busybox", "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.4; done; exit 9"
     )
-    until(lambda: daemon.docker("ps", "-q", "--filter", "name=attached"), what="the attached container")
+    until(lambda: "3" in daemon.run_docker("logs", "attached").stdout.decode(), what="the attached container's third line")
     daemon.kill()
     time.sleep(1.5)
     assert attached.poll() is None

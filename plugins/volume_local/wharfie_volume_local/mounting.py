@@ -10,8 +10,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from wharfie.spi import loop_devices
 from wharfie.spi.errors import InvalidArgument, Unavailable, WharfieError, from_os_error
-from wharfie_volume_local import loop
 
 # From the Linux kernel's headers (mount.h, fs.h).
 MS_RDONLY = 0x1
@@ -126,8 +126,13 @@ def mount(device: str, target: Path, type: str, text: str) -> None:
     options = Options.parse(text)
     data = _resolve(options.data) if type in _NETWORK else options.data
     if not options.flags & MS_BIND and type not in _NETWORK and Path(device).is_file():
-        with loop.attached(Path(device), read_only=bool(options.flags & MS_RDONLY)) as block_device:
-            _mount(block_device, target, type, options.flags, data, text)
+        try:
+            with loop_devices.attached(Path(device), read_only=bool(options.flags & MS_RDONLY)) as block_device:
+                _mount(block_device, target, type, options.flags, data, text)
+        except OSError as error:
+            raise Unavailable(
+                f"failed to mount local volume: a loop device for {device}: {error.strerror or error}"
+            ) from error
     else:
         _mount(device, target, type, options.flags, data, text)
     try:

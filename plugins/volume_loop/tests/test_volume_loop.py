@@ -15,6 +15,7 @@ from wharfie_volume_loop import image, loop, sizes
 from wharfie_volume_loop.driver import LoopDriver
 from wharfie_volume_loop.settings import LoopSettings
 
+from wharfie.spi import loop_devices
 from wharfie.spi.driver import Context, HostFacts
 from wharfie.spi.errors import DataLoss, InvalidArgument, NotFound, OutOfSpace
 
@@ -125,9 +126,30 @@ def test_the_loop_device_goes_with_the_last_use(driver, root):
 
 def test_a_device_that_was_never_mounted_clears_itself(driver, root):
     driver.create("v", SMALL, {})
-    device = loop._attach(root / "v" / "image")
-    assert len(devices(root)) == 1
-    os.close(device)  # as the end of a killed daemon does
+    with loop_devices.attached(root / "v" / "image"):
+        assert len(devices(root)) == 1
+    assert gone(root)
+
+
+def test_a_mount_that_lives_on_in_a_container_and_a_new_one_are_one_file_system(driver, root):
+    """The namespace of a container that has ended goes a moment later: two devices would both write its blocks."""
+    driver.create("v", SMALL, {})
+    path = driver.mount("v", "c1")
+    script = f"echo ready; read line; echo late > {path}/late; echo done; read line"
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ending:
+        assert ending.stdout.readline() == "ready\n"
+        driver.unmount("v", "c1")
+        assert not loop.is_mounted(path.parent)
+        path = driver.mount("v", "c2")
+        ending.stdin.write("\n")
+        ending.stdin.flush()
+        assert ending.stdout.readline() == "done\n"
+        assert (path / "late").read_text() == "late\n"
+        assert len(devices(root)) == 1
+        ending.stdin.write("\n")
+        ending.stdin.close()
+    driver.unmount("v", "c2")
     assert gone(root)
 
 
