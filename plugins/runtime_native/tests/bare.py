@@ -93,7 +93,7 @@ def new(id, spec, rootfs, options):
     """An engine that has not seen `create`, as in a shim that cleans up."""
     global engine
     engine = None
-    fresh = NativeEngine(id, Path(rootfs).parent, spec, options)
+    fresh = NativeEngine(id, str(Path(rootfs).parent), spec, options)
     fresh.pids()  # refuses a group that there cannot be
     engine = fresh
 

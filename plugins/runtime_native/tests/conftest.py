@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
@@ -150,6 +151,16 @@ class Bare:
         pid = self.create(*(args or ("sleep", "300")))
         self.call("start")
         return pid
+
+    def end(self, pid):
+        """Kill a first process that has said what it has to say, and made /tmp/done; its exit code and words."""
+        done = self.root / "tmp/done"
+        deadline = time.monotonic() + 20
+        while not done.exists():
+            assert time.monotonic() < deadline, "the first process does not come to its end"
+            time.sleep(0.02)
+        self.call("signal_all", signal=9)
+        return self.call("wait", pid=pid)
 
     def groups(self):
         """The container's cgroup folders that exist."""

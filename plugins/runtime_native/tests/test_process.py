@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 
 import pytest
+from wharfie_runtime_native import plan
 
 from wharfie.spi.errors import InvalidArgument, Unsupported
 
@@ -193,14 +194,18 @@ def test_bad_process_is_refused_before_anything_is_made(bare, change, word):
 
 
 @pytest.mark.parametrize(
-    ("change", "word"),
+    ("part", "change", "word"),
     [
-        ({"apparmorProfile": "docker-default"}, "AppArmor"),
-        ({"selinuxLabel": "x"}, "selinuxLabel"),
-        ({"scheduler": {"policy": "SCHED_FIFO"}}, "scheduler"),
+        ("process", {"apparmorProfile": "docker-default"}, "AppArmor profile"),
+        ("process", {"selinuxLabel": "x"}, "selinuxLabel"),
+        ("linux", {"mountLabel": "x"}, "mountLabel"),
+        ("linux", {"intelRdt": {"closID": "x"}}, "intelRdt"),
+        ("linux", {"netDevices": {"eth0": {}}}, "netDevices"),
+        ("linux", {"memoryPolicy": {"mode": "MPOL_LOCAL"}}, "memoryPolicy"),
     ],
 )
-def test_what_is_not_supported_is_not_ignored(bare, change, word):
-    bare.spec["process"].update(change)
-    with pytest.raises(Unsupported, match=word):
-        bare.create()
+def test_what_is_not_there_is_refused_by_name_in_one_line(base, part, change, word):
+    base[part].update(change)
+    with pytest.raises(Unsupported, match=word) as refused:
+        plan.parse(base)
+    assert "\n" not in refused.value.message

@@ -249,7 +249,7 @@ def test_relative_destination_is_refused(bare):
 
 @pytest.mark.parametrize(
     ("entry", "word"),
-    [(mount("/", "tmpfs", "tmpfs"), "hide"), (mount("/x", source="/tmp", options="idmap"), "id-mapped")],
+    [(mount("/", "tmpfs", "tmpfs"), "hide"), (mount("/x", source="/tmp", options="idmap"), "idmap needs")],
 )
 def test_mounts_that_cannot_be(bare, entry, word):
     bare.spec["mounts"].append(entry)

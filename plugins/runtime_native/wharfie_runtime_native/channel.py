@@ -6,7 +6,9 @@ The child's end closes at execve, so the end of the stream is the news that the 
 from __future__ import annotations
 
 import json
+import math
 import os
+import select
 import socket
 import struct
 from collections.abc import Mapping
@@ -27,9 +29,11 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-def limit(end: socket.socket) -> None:
-    """Let no reading from this end take longer than a step may."""
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _SECONDS, 0))
+def limit(end: socket.socket, more: float | None = 0) -> None:
+    """Let no reading from this end take longer than a step may, and `more` seconds for what is run meanwhile; with None
+    as long as it likes."""
+    seconds = 0 if more is None else _SECONDS + math.ceil(more)  # 0: no limit
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
 
 
 def is_closed(end: socket.socket) -> bool:
@@ -38,6 +42,11 @@ def is_closed(end: socket.socket) -> bool:
         return not end.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
     except BlockingIOError:
         return False
+
+
+def has_news(end: socket.socket | int) -> bool:
+    """Whether `receive` would return, or raise, at once."""
+    return bool(select.select([end], [], [], 0)[0])
 
 
 def send(end: socket.socket, **message: Any) -> None:
@@ -58,7 +67,7 @@ def receive(end: socket.socket | int) -> Mapping[str, Any] | None:
     try:
         data = os.read(end if isinstance(end, int) else end.fileno(), _SIZE)
     except BlockingIOError:
-        raise DriverError(f"the process that was being made did not go on for {_SECONDS} seconds") from None
+        raise DriverError("the process that was being made did not go on in time") from None
     if not data:
         return None
     message: Mapping[str, Any] = json.loads(data)
@@ -67,9 +76,9 @@ def receive(end: socket.socket | int) -> Mapping[str, Any] | None:
     return message
 
 
-def expect(end: socket.socket, key: str) -> Any:
-    """The value under `key` of the next message. Errors: the child's, or DriverError (it died without a word)."""
+def step(end: socket.socket | int) -> tuple[str, Any]:
+    """The next message's key and value. Errors: the child's, or DriverError (it died without a word)."""
     message = receive(end)
-    if message is None or key not in message:
+    if message is None:
         raise DriverError("the container's first process died while it was being made")
-    return message[key]
+    return next(iter(message.items()))

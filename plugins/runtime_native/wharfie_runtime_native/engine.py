@@ -12,14 +12,16 @@ from typing import Any, Final, NoReturn
 
 from wharfie.shim.cgroups import path_of, warm
 from wharfie.shim.engine import Engine, Streams
-from wharfie.spi.errors import Conflict
+from wharfie.spi.errors import Conflict, InvalidArgument
 from wharfie_runtime_native import cgroups, channel, namespaces
 from wharfie_runtime_native.cgroups.base import Cgroup
 from wharfie_runtime_native.constants import CLONE_NEWPID, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE
+from wharfie_runtime_native.errors import reason
 from wharfie_runtime_native.exec import Exec
 from wharfie_runtime_native.init import Init
 from wharfie_runtime_native.manner import Manner
 from wharfie_runtime_native.namespaces import Namespaces
+from wharfie_runtime_native.state import describe
 from wharfie_runtime_native.syscalls import clone3_into_cgroup, prctl, setns, unshare
 
 __all__ = ["CACHE_OPTION", "NativeEngine"]
@@ -37,6 +39,7 @@ class NativeEngine(Engine):
         super().__init__(id, bundle, spec, options)
         self._channel = -1
         self._pid = 0
+        self._stopped = False
 
     @property
     def _cache(self) -> Path | None:
@@ -53,25 +56,28 @@ class NativeEngine(Engine):
 
     def create(self, rootfs: Path, streams: Streams) -> int:
         spaces = self._namespaces
-        init = Init(self.id, self.spec, rootfs, streams, self._cgroup, self._cache, self.manner)
+        namespaces.spare_the_host(spaces)
+        init = Init(self.id, self.bundle, self.spec, rootfs, streams, self._cgroup, self._cache, self.manner)
         self._cgroup.create()
         ours, theirs = channel.pair()
-        pid = 0
+        pid, hooked = 0, False
         try:
             self._note_group()
             try:
                 pid = self._fork(spaces, lambda: init.run(theirs))
             finally:
                 theirs.close()
-            if "user" in spaces.new:
-                pid = self._map_users(ours, pid)
-            channel.expect(ours, "ready")
+            while (step := channel.step(ours))[0] != "ready":
+                hooked = hooked or step[0] == "hooks"
+                pid = self._do(ours, pid, *step)
             self._channel = self._hand_over(ours, pid)
         except BaseException:
             ours.close()
             if pid:
                 _end(pid)
             self._cgroup.delete()
+            if hooked:
+                self._run_stop_hooks()
             raise
         self._pid = pid
         return pid
@@ -93,9 +99,9 @@ class NativeEngine(Engine):
         """Fork into the container's pid namespace."""
         prctl(PR_SET_DUMPABLE, 0)
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        if "user" in spaces.new or not spaces.own("pid"):
-            return _fork(child, self._cgroup)
         path = spaces.joined.get("pid")
+        if not spaces.own("pid") or (path is None and spaces.own("user")):  # then the child makes it, in its user namespace
+            return _fork(child, self._cgroup)
         if path is None:
             return _fork_elsewhere(child, self._cgroup, lambda: unshare(CLONE_NEWPID))
         joined = namespaces.open_namespace("pid", path)
@@ -104,32 +110,88 @@ class NativeEngine(Engine):
         finally:
             os.close(joined)
 
-    def _map_users(self, ours: socket.socket, helper: int) -> int:
-        """Write the id maps of the helper's user namespace; the pid of the process that it leaves behind."""
-        for name, text in channel.expect(ours, "map").items():
-            Path(f"/proc/{helper}/{name}").write_text(text)
-        ours.send(b"m")
-        pid = int(channel.expect(ours, "pid"))
-        os.waitpid(helper, 0)
-        ours.send(b"p")
+    def _do(self, ours: socket.socket, pid: int, step: str, value: Any) -> int:
+        """What the first process cannot do itself, or asks for, on its way; its pid, which may be another from here on."""
+        match step:
+            case "map":
+                for name, text in value.items():
+                    _write_for(pid, name, text, "the id mappings")
+            case "pid":
+                os.waitpid(pid, 0)
+                pid = int(value)
+            case "offsets":
+                _write_for(pid, "timens_offsets", value, "linux.timeOffsets")
+            case "hooks":
+                self._run_create_hooks(ours, pid)
+        ours.send(b"d")
         return pid
+
+    def _run_create_hooks(self, ours: socket.socket, pid: int) -> None:
+        from wharfie_runtime_native import hooks
+
+        given = hooks.parse(self.spec["hooks"])
+        channel.limit(ours, hooks.allowance(given, "createContainer"))
+        state = describe(self.spec, self.id, self.bundle, "creating", pid)
+        for kind in ("prestart", "createRuntime"):
+            hooks.run(given, kind, state, folder=self.bundle)
+
+    def _run_stop_hooks(self) -> None:
+        """Once for each object; a failure is told, and changes nothing."""
+        if self._stopped or not (self.spec.get("hooks") or {}).get("poststop"):
+            return
+        self._stopped = True
+        from wharfie_runtime_native import hooks
+
+        state = describe(self.spec, self.id, self.bundle, "stopped")
+        hooks.run(hooks.parse(self.spec["hooks"]), "poststop", state, folder=self.bundle, report=self.warn)
+
+    def warn(self, message: str) -> None:
+        """What went wrong and nothing ended for. A shim has nobody to tell; the command line has."""
 
     def start(self) -> None:
         if self._channel < 0:
             raise Conflict(f"container {self.id} is not in state created")
         try:
             os.write(self._channel, b"g")
-            channel.receive(self._channel)
+            hooked = self._await_execve(self._channel, self._pid)
         except BrokenPipeError:
             raise Conflict(f"container {self.id} ended before it was started") from None
         finally:
             os.close(self._channel)
             self._channel = -1
+        if hooked:
+            self._run_poststart_hooks()
+
+    def _await_execve(self, end: int, pid: int) -> bool:
+        """Until the program runs; whether the container has hooks. Errors: what the process says instead."""
+        hooked = False
+        while (message := channel.receive(end)) is not None:
+            # Most containers say nothing, and their shims need neither these modules nor the configuration.
+            if "hooks" in message:
+                hooked = True
+                with socket.socket(fileno=os.dup(end)) as connection:
+                    channel.limit(connection, message["hooks"])
+            else:
+                from wharfie_runtime_native.seccomp import listener
+
+                state = describe(self.spec, self.id, self.bundle, "running", self._pid)
+                listener.hand_over(end, pid, message[listener.MESSAGE], self.spec["linux"]["seccomp"], state)
+        return hooked
+
+    def _run_poststart_hooks(self) -> None:
+        from wharfie_runtime_native import hooks
+
+        state = describe(self.spec, self.id, self.bundle, "running", self._pid)
+        try:
+            hooks.run(hooks.parse(self.spec["hooks"]), "poststart", state, folder=self.bundle)
+        except BaseException:
+            self.signal_all(signals.SIGKILL)
+            raise
 
     def exec(self, process: Mapping[str, Any], streams: Streams) -> int:
         if not self._pid:
             raise Conflict(f"container {self.id} is not running")
-        seccomp = (self.spec.get("linux") or {}).get("seccomp")
+        linux = self.spec.get("linux") or {}
         spaces = self._namespaces.all_flags()
         try:
             pidfd = os.pidfd_open(self._pid)
@@ -137,7 +199,7 @@ class NativeEngine(Engine):
             raise Conflict(f"container {self.id} is not running") from None
         try:
             spaces_of_child = spaces & ~CLONE_NEWPID
-            child = Exec(self.id, process, seccomp, streams, self._cgroup, self._cache, pidfd, spaces_of_child, self.manner)
+            child = Exec(self.id, process, linux, streams, self._cgroup, self._cache, pidfd, spaces_of_child, self.manner)
             ours, theirs = channel.pair()
             with ours:
                 try:
@@ -145,7 +207,7 @@ class NativeEngine(Engine):
                 finally:
                     theirs.close()
                 try:
-                    channel.receive(ours)
+                    self._await_execve(ours.fileno(), pid)
                 except BaseException:
                     _end(pid)
                     raise
@@ -203,6 +265,7 @@ class NativeEngine(Engine):
             os.close(self._channel)
             self._channel = -1
         self._cgroup.delete()
+        self._run_stop_hooks()
 
 
 def rehearse() -> None:
@@ -245,6 +308,14 @@ def _fork(child: Callable[[], NoReturn], cgroup: Cgroup) -> int:
     if pid == 0:
         child()
     return pid
+
+
+def _write_for(pid: int, name: str, text: str, what: str) -> None:
+    """Write a file of /proc/<pid> that its own process may not."""
+    try:
+        Path(f"/proc/{pid}/{name}").write_text(text)
+    except OSError as error:
+        raise InvalidArgument(f"the kernel refuses {what} {text.split()}: {reason(error)}") from error
 
 
 def _end(pid: int) -> None:

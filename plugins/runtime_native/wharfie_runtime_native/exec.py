@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 from wharfie.shim.engine import Streams
 from wharfie_runtime_native import capabilities, channel, process, seccomp, terminal
 from wharfie_runtime_native.cgroups.base import Cgroup
-from wharfie_runtime_native.constants import PR_SET_PDEATHSIG
+from wharfie_runtime_native.constants import CLONE_NEWUSER, PR_SET_DUMPABLE, PR_SET_PDEATHSIG
 from wharfie_runtime_native.init import keyring, settle, start_over
 from wharfie_runtime_native.manner import Manner
+from wharfie_runtime_native.namespaces import become_root_inside
 from wharfie_runtime_native.syscalls import prctl, setns
 
 
@@ -28,7 +29,7 @@ class Exec:
         self,
         id: str,
         process: Mapping[str, Any],
-        seccomp: Mapping[str, Any] | None,
+        linux: Mapping[str, Any],
         streams: Streams,
         cgroup: Cgroup,
         cache: Path | None,
@@ -36,10 +37,11 @@ class Exec:
         namespaces: int,
         manner: Manner,
     ) -> None:
-        """`pidfd`: of the container's first process. `namespaces`: CLONE_NEW… flags of what to share with it."""
+        """`linux`: of the container's config.json. `pidfd`: of its first process. `namespaces`: CLONE_NEW… flags of what to
+        share with that."""
         self._id = id
         self._process = process
-        self._seccomp = seccomp
+        self._linux = linux
         self._cache = cache
         self._streams = streams
         self._cgroup = cgroup
@@ -51,33 +53,39 @@ class Exec:
         """In the forked child."""
         try:
             start_over(end, self._streams, self._pidfd, preserve=self._manner.preserve)
-            spec = process.parse(self._process)
+            spec = process.parse(self._process, self._linux.get("personality"))
             capabilities.check(spec.capabilities, capabilities.held())
-            spec = seccomp.with_filter(spec, self._seccomp, self._cache)
+            spec = seccomp.with_filter(spec, self._linux.get("seccomp"), self._cache)
             if self._manner.keyring:
                 keyring(self._id)
-            self._cgroup.join(beside=self._pidfd)
+            if spec.attributes is not None:
+                spec.attributes.apply(lambda: self._cgroup.join(beside=self._pidfd))
+            else:
+                self._cgroup.join(beside=self._pidfd)
             process.set_oom_score_adj(spec.oom_score_adj)
             setns(self._pidfd, self._namespaces)
             os.close(self._pidfd)
+            if self._namespaces & CLONE_NEWUSER:
+                become_root_inside()
+                prctl(PR_SET_DUMPABLE, 0)
             if spec.terminal:
-                self._take_terminal()
+                self._take_terminal(self._streams.size or spec.console_size)
             os.umask(spec.umask)
             process.set_limits(spec.limits)
             program = settle(spec)
             process.close_others(self._manner.preserve)
             if self._manner.outlive:
                 prctl(PR_SET_PDEATHSIG, 0)
-            process.seal(spec)
+            process.seal(spec, end)
             process.execute(spec, program)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the shim has to hear of it
             channel.fail(end, error)
         finally:
             os._exit(1)
 
-    def _take_terminal(self) -> None:
+    def _take_terminal(self, size: tuple[int, int] | None) -> None:
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        master, slave = terminal.open_pair(root, self._streams.size)
+        master, slave = terminal.open_pair(root, size)
         os.close(root)
         terminal.send(self._streams.console, master)
         os.close(master)

@@ -13,9 +13,7 @@ OCI_VERSION: Final = "1.2.0"
 """The runtime-spec that this runtime follows; configurations from 1.0.0 on are taken."""
 _OLDEST: Final = "1.0.0"
 
-HOOKS: Final[tuple[str, ...]] = ()
-"""Kinds of `hooks` that are run."""
-ID_MAPPED_MOUNTS: Final = False
+ID_MAPPED_MOUNTS: Final = True
 APPARMOR: Final = False
 SELINUX: Final = False
 INTEL_RDT: Final = False
@@ -27,6 +25,7 @@ def features() -> Mapping[str, Any]:
     """The document of features.md; everything in it is plain JSON."""
     # Imported here: the driver wants this once in its life, and seccomp's tables are no small thing.
     from wharfie_runtime_native.capabilities import NAMES
+    from wharfie_runtime_native.hooks import KINDS
     from wharfie_runtime_native.mounts import OPTIONS
     from wharfie_runtime_native.namespaces import FLAGS
     from wharfie_runtime_native.seccomp import FLAGS as SECCOMP_FLAGS
@@ -35,7 +34,7 @@ def features() -> Mapping[str, Any]:
     return {
         "ociVersionMin": _OLDEST,
         "ociVersionMax": OCI_VERSION,
-        "hooks": list(HOOKS),
+        "hooks": list(KINDS),
         "mountOptions": sorted(OPTIONS),
         "linux": {
             "namespaces": sorted(FLAGS),

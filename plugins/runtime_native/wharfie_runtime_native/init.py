@@ -14,12 +14,25 @@ import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from wharfie.shim.engine import Streams
 from wharfie.shim.signals import default_signals
 from wharfie.spi.errors import InvalidArgument
-from wharfie_runtime_native import capabilities, channel, devices, gate, process, reaper, rootfs, seccomp, sysctls, terminal
+from wharfie_runtime_native import (
+    capabilities,
+    channel,
+    devices,
+    gate,
+    namespaces,
+    process,
+    reaper,
+    rootfs,
+    seccomp,
+    sources,
+    sysctls,
+    terminal,
+)
 from wharfie_runtime_native.cgroups.base import Cgroup
 from wharfie_runtime_native.constants import (
     CLONE_NEWPID,
@@ -32,10 +45,11 @@ from wharfie_runtime_native.constants import (
 )
 from wharfie_runtime_native.errors import reason
 from wharfie_runtime_native.manner import Manner
-from wharfie_runtime_native.namespaces import enter, loopback_up, open_joined
+from wharfie_runtime_native.mounts import MountEntry
 from wharfie_runtime_native.plan import Plan, parse
 from wharfie_runtime_native.process import ProcessSpec
 from wharfie_runtime_native.rootfs import Root
+from wharfie_runtime_native.state import describe
 from wharfie_runtime_native.syscalls import (
     close_range,
     keyctl_join_session_keyring,
@@ -45,6 +59,9 @@ from wharfie_runtime_native.syscalls import (
     unshare,
 )
 
+if TYPE_CHECKING:
+    from wharfie_runtime_native.hooks import Hooks
+
 
 class Init:
     """One container's first process. `run` does not return."""
@@ -52,6 +69,7 @@ class Init:
     def __init__(
         self,
         id: str,
+        bundle: str,
         spec: Mapping[str, Any],
         rootfs: Path,
         streams: Streams,
@@ -61,6 +79,7 @@ class Init:
     ) -> None:
         """Costs next to nothing: what `run` makes of `spec` is memory of the child's, not of the shim's."""
         self._id = id
+        self._bundle = bundle
         self._spec = spec
         self._rootfs = rootfs
         self._streams = streams
@@ -80,39 +99,65 @@ class Init:
                 keyring(self._id)
             process.set_oom_score_adj(plan.process.oom_score_adj)
             spec = seccomp.with_filter(plan.process, plan.seccomp, self._cache)
-            joined = open_joined(plan.namespaces)
-            if "user" in plan.namespaces.new:
-                self._enter_user_namespace(end, plan)
-            enter(joined, "pid", "user")
-            unshare(plan.namespaces.flags("pid", "user"))
+            if spec.attributes is not None:
+                spec.attributes.apply()
+            joined = namespaces.open_joined(plan.namespaces)
+            tree, binds = sources.clone(self._rootfs, plan)
+            self._enter_namespaces(end, plan, joined)
             identify(plan)
-            slave = self._build_root(plan)
+            slave = self._build_root(end, plan, tree, binds)
             program = self._get_ready(spec, slave)
             end = self._change_parents(end)
+            if spec.notify:
+                # Here, since a process and what it forks can have one listener only.
+                process.filter_calls(spec, end)
+                spec = dataclasses.replace(spec, filter=b"", notify=False)
+            if plan.hooks is not None:
+                self._run_start_hooks(end, plan.hooks, spec)
             if plan.init:
                 reaper.run(end, spec, program, self._manner)
             process.close_others(self._manner.preserve)
-            process.seal(spec)
+            process.seal(spec, end)
             process.execute(spec, program)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the shim has to hear of it
             channel.fail(end, error)
         finally:
             os._exit(1)
 
-    def _enter_user_namespace(self, end: socket.socket, plan: Plan) -> None:
+    def _enter_namespaces(self, end: socket.socket, plan: Plan, joined: Mapping[str, int]) -> None:
+        """All but the pid namespace, where the shim does it by forking."""
+        spaces = plan.namespaces
+        late: Mapping[str, int] = {}
+        if joined:
+            # The host's, with its privileges; what belongs to the user namespace that follows, with those that it gives.
+            late = namespaces.enter(joined, "pid", "user", later=spaces.own("user"))
+        if spaces.own("user"):
+            self._enter_user_namespace(end, plan, joined)
+        namespaces.enter(late)
+        unshare(spaces.flags("pid", "user"))
+        if "time" in spaces.new:
+            if plan.time_offsets:
+                channel.send(end, offsets=plan.time_offsets)
+                self._wait(end)
+            namespaces.enter_time()
+
+    def _enter_user_namespace(self, end: socket.socket, plan: Plan, joined: Mapping[str, int]) -> None:
         """A process becomes the first of a new pid namespace only by fork, and the namespace has to belong to the user
         namespace; so this one makes both, forks and goes, and the shim, a subreaper, adopts its child."""
-        unshare(CLONE_NEWUSER)
-        channel.send(end, map={"uid_map": plan.uid_map, "gid_map": plan.gid_map})
-        self._wait(end)
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
+        if "user" in joined:
+            namespaces.enter({"user": joined["user"]})
+            namespaces.check_maps(plan.uid_map, plan.gid_map)
+        else:
+            unshare(CLONE_NEWUSER)
+            channel.send(end, map={"uid_map": plan.uid_map, "gid_map": plan.gid_map})
+            self._wait(end)
+        namespaces.become_root_inside()
         if "pid" in plan.namespaces.new:
             unshare(CLONE_NEWPID)
-        if child := os.fork():
-            channel.send(end, pid=child)
-            os._exit(0)
-        self._wait(end)
+            if child := os.fork():
+                channel.send(end, pid=child)
+                os._exit(0)
+            self._wait(end)
         prctl(PR_SET_DUMPABLE, 0)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -145,11 +190,12 @@ class Init:
             os.close(self._manner.lock)
         return gate.wait(self._manner.gate)
 
-    def _build_root(self, plan: Plan) -> int:
+    def _build_root(self, end: socket.socket, plan: Plan, tree: int, binds: dict[MountEntry, int]) -> int:
         """Mount everything and move in; the terminal's slave, or -1."""
         null = rootfs.open_null()
         os.umask(0)
-        root = Root(self._rootfs, plan.mounts)
+        own_users = plan.namespaces.own("user")
+        root = Root(self._rootfs, tree, binds, propagation=plan.root_propagation, own_users=own_users)
         groups = self._cgroup.directories()
         cgroup_namespace = plan.namespaces.own("cgroup")
         dev_read_only = False
@@ -159,7 +205,7 @@ class Init:
                 entry = dataclasses.replace(entry, flags=entry.flags & ~MS_RDONLY)
             root.mount(entry, groups, cgroup_namespace=cgroup_namespace)
         if plan.own_dev:
-            devices.make(root, plan.devices, by_bind="user" in plan.namespaces.new)
+            devices.make(root, plan.devices, by_bind=own_users)
             devices.link(root)
         slave = self._open_terminal(root, plan) if plan.process.terminal else -1
         if dev_read_only:
@@ -168,17 +214,37 @@ class Init:
         root.make_read_only(plan.read_only)
         root.mask(plan.masked, null)
         os.close(null)
+        if plan.hooks is not None:
+            self._run_create_hooks(end, plan.hooks, root)
+        sysctls.write(plan.sysctls)
         root.enter(pivot=self._manner.pivot, read_only=plan.root_read_only, propagation=plan.root_propagation)
         os.umask(plan.process.umask)
         return slave
 
     def _open_terminal(self, root: Root, plan: Plan) -> int:
-        master, slave = terminal.open_pair(root.fd, self._streams.size)
+        master, slave = terminal.open_pair(root.fd, self._streams.size or plan.process.console_size)
         if plan.own_dev:
             devices.bind_console(root, slave)
         terminal.send(self._streams.console, master)
         os.close(master)
         return slave
+
+    def _run_create_hooks(self, end: socket.socket, hooks: Hooks, root: Root) -> None:
+        """The parent's, then those that are run in here, with what they may want to change as their working directory."""
+        from wharfie_runtime_native.hooks import run
+
+        channel.send(end, hooks=True)
+        self._wait(end)
+        os.fchdir(root.fd)
+        run(hooks, "createContainer", describe(self._spec, self._id, self._bundle, "creating", os.getpid()))
+
+    def _run_start_hooks(self, end: socket.socket, hooks: Hooks, spec: ProcessSpec) -> None:
+        """Those of the container's own root: as what the program is going to be."""
+        from wharfie_runtime_native.hooks import allowance, run
+
+        channel.send(end, hooks=allowance(hooks, "startContainer"))
+        state = describe(self._spec, self._id, self._bundle, "created", os.getpid())
+        run(hooks, "startContainer", state, confine=lambda: process.seal(spec, end))
 
     def _get_ready(self, spec: ProcessSpec, slave: int) -> str:
         """All that is left but the filter; the program to execute."""
@@ -192,7 +258,7 @@ class Init:
 def identify(plan: Plan) -> None:
     """What the new network, uts and ipc namespaces get."""
     if "network" in plan.namespaces.new:
-        loopback_up()
+        namespaces.loopback_up()
     try:
         if plan.hostname:
             socket.sethostname(plan.hostname)
@@ -201,7 +267,6 @@ def identify(plan: Plan) -> None:
     except OSError as error:
         names = f'hostname "{plan.hostname}", domainname "{plan.domainname}"'
         raise InvalidArgument(f"cannot set {names}: {reason(error)}") from error
-    sysctls.write(plan.sysctls)
 
 
 def start_over(end: socket.socket, streams: Streams, *keep: int, preserve: int = 0) -> None:

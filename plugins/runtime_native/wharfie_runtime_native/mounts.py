@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from wharfie.spi.errors import InvalidArgument, Unsupported
+from wharfie.spi.errors import InvalidArgument
 from wharfie_runtime_native.constants import (
     MOUNT_ATTR__ATIME,
     MOUNT_ATTR_NOATIME,
@@ -23,7 +23,9 @@ from wharfie_runtime_native.constants import (
     MOUNT_ATTR_RELATIME,
     MOUNT_ATTR_STRICTATIME,
     MS_DIRSYNC,
+    MS_I_VERSION,
     MS_LAZYTIME,
+    MS_MANDLOCK,
     MS_NOATIME,
     MS_NODEV,
     MS_NODIRATIME,
@@ -34,6 +36,7 @@ from wharfie_runtime_native.constants import (
     MS_RDONLY,
     MS_REC,
     MS_RELATIME,
+    MS_REMOUNT,
     MS_SHARED,
     MS_SILENT,
     MS_SLAVE,
@@ -41,6 +44,7 @@ from wharfie_runtime_native.constants import (
     MS_SYNCHRONOUS,
     MS_UNBINDABLE,
 )
+from wharfie_runtime_native.namespaces import id_map
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,11 @@ _FILE_SYSTEM_FLAGS: Final = {
     "nolazytime": (MS_LAZYTIME, True),
     "silent": (MS_SILENT, False),
     "loud": (MS_SILENT, True),
+    "iversion": (MS_I_VERSION, False),
+    "noiversion": (MS_I_VERSION, True),
+    "mand": (MS_MANDLOCK, False),  # of no effect since Linux 5.15
+    "nomand": (MS_MANDLOCK, True),
+    "remount": (MS_REMOUNT, False),
     "defaults": (0, False),
 }
 
@@ -97,17 +106,17 @@ PROPAGATION: Final = {
     "runbindable": MS_UNBINDABLE | MS_REC,
 }
 
-OPTIONS: Final = frozenset(
-    ("bind", "rbind", "tmpcopyup", *_FLAGS, *(f"r{name}" for name in _FLAGS), *_FILE_SYSTEM_FLAGS, *PROPAGATION)
-)
+_OWN: Final = ("bind", "rbind", "idmap", "ridmap", "tmpcopyup")
+OPTIONS: Final = frozenset((*_OWN, *_FLAGS, *(f"r{name}" for name in _FLAGS), *_FILE_SYSTEM_FLAGS, *PROPAGATION))
 """Options that mean something here; all others are the file system's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountEntry:
     """One entry. `destination` is absolute and clean. `attr_set`, `attr_clr` are for the mount point itself,
-    `all_set`, `all_clr` for every mount below it too (`rro` and its like). `copy_up`: a tmpfs that begins with what the
-    root has at its place (`tmpcopyup`, which runc and crun know)."""
+    `all_set`, `all_clr` for every mount below it too (`rro` and its like). `idmap`: "idmap" or "ridmap" when ids are
+    mapped, by `uid_map` and `gid_map`, or without them as in the container's user namespace. `copy_up`: a tmpfs begins with
+    what the image has in its place (`tmpcopyup`, which runc and crun know)."""
 
     destination: str
     type: str
@@ -120,12 +129,19 @@ class MountEntry:
     all_set: int = 0
     all_clr: int = 0
     propagation: int = 0
-    copy_up: bool = False
     data: str = ""
+    idmap: str = ""
+    uid_map: str = ""
+    gid_map: str = ""
+    copy_up: bool = False
 
     @property
     def read_only(self) -> bool:
         return bool(self.flags & MS_RDONLY)
+
+    @property
+    def remount(self) -> bool:
+        return bool(self.flags & MS_REMOUNT)
 
     def describe(self) -> str:
         """For error messages and debugging."""
@@ -142,6 +158,7 @@ def parse(entry: Mapping[str, Any]) -> MountEntry:
         raise InvalidArgument("a mount at / would hide the container's root")
     kind, source = str(entry.get("type") or ""), str(entry.get("source") or "")
     bind = recursive = copy_up = False
+    idmap = ""
     flags = attr_set = attr_clr = all_set = all_clr = propagation = 0
     data: list[str] = []
     for option in entry.get("options") or ():
@@ -157,14 +174,22 @@ def parse(entry: Mapping[str, Any]) -> MountEntry:
             flags = flags & ~bit if clear else flags | bit
         elif option in PROPAGATION:
             propagation = PROPAGATION[option]
-        elif option == "tmpcopyup" and kind == "tmpfs":
-            copy_up = True
         elif option in ("idmap", "ridmap"):
-            raise Unsupported(f'mount at "{destination}": the native runtime cannot do id-mapped mounts')
+            idmap = option
+        elif option == "tmpcopyup":
+            copy_up = True
         else:
             data.append(option)
     bind = bind or kind == "bind"
-    if bind and not source:
+    uid_map, gid_map = (id_map(entry.get(key) or (), f"mounts: {key}") for key in ("uidMappings", "gidMappings"))
+    if bool(uid_map) != bool(gid_map):
+        raise InvalidArgument(f'mount at "{destination}": uidMappings and gidMappings belong together')
+    idmap = idmap or ("idmap" if uid_map else "")
+    if idmap and not bind:
+        raise InvalidArgument(f'mount at "{destination}": only a bind mount can be id-mapped')
+    if copy_up and kind != "tmpfs":
+        raise InvalidArgument(f'mount at "{destination}": tmpcopyup is for a tmpfs')
+    if bind and not source and not flags & MS_REMOUNT:
         raise InvalidArgument(f'bind mount at "{destination}" has no source')
     if not bind and not kind:
         raise InvalidArgument(f'mount at "{destination}" has neither a type nor the option bind')
@@ -180,8 +205,11 @@ def parse(entry: Mapping[str, Any]) -> MountEntry:
         all_set=all_set,
         all_clr=all_clr,
         propagation=propagation,
-        copy_up=copy_up,
         data="" if bind else ",".join(data),
+        idmap=idmap,
+        uid_map=uid_map,
+        gid_map=gid_map,
+        copy_up=copy_up,
     )
 
 

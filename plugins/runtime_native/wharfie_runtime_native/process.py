@@ -7,11 +7,12 @@ import errno
 import os
 import resource
 import signal
+import socket
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from wharfie.spi.errors import InvalidArgument, Unsupported
 from wharfie_runtime_native import capabilities
@@ -27,9 +28,12 @@ from wharfie_runtime_native.errors import reason
 from wharfie_runtime_native.syscalls import close_range, prctl
 from wharfie_runtime_native.syscalls import seccomp as seccomp_call
 
+if TYPE_CHECKING:
+    from wharfie_runtime_native.attributes import Attributes
+
 _LAST_FD: Final = 0xFFFFFFFF
 _SECCOMP_SET_MODE_FILTER: Final = 1
-_UNSUPPORTED: Final = ("selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
+_WITH_ATTRIBUTES: Final = ("scheduler", "ioPriority", "execCPUAffinity")
 _DEFAULT_UMASK: Final = 0o022
 
 
@@ -49,12 +53,15 @@ class ProcessSpec:
     oom_score_adj: int | None = None
     limits: tuple[tuple[str, int, int], ...] = ()  # name, soft, hard
     capabilities: Capabilities = field(default_factory=Capabilities)
+    console_size: tuple[int, int] | None = None  # rows, columns
+    attributes: Attributes | None = None
     filter: bytes = b""
     filter_flags: int = 0
+    notify: bool = False
 
 
-def parse(process: Mapping[str, Any]) -> ProcessSpec:
-    """Errors: InvalidArgument naming the field."""
+def parse(process: Mapping[str, Any], personality: Mapping[str, Any] | None = None) -> ProcessSpec:
+    """`personality`: of `linux`. Errors: InvalidArgument naming the field, Unsupported (what this kernel has not got)."""
     args = tuple(process.get("args") or ())
     if not args:
         raise InvalidArgument("process.args is empty: there is no command to run")
@@ -72,10 +79,17 @@ def parse(process: Mapping[str, Any]) -> ProcessSpec:
         if "\0" in text:
             raise InvalidArgument("a command, working directory or environment entry has a NUL character in it")
     if process.get("apparmorProfile") not in (None, "", "unconfined"):
-        raise Unsupported(f'the native runtime cannot apply the AppArmor profile "{process["apparmorProfile"]}"')
-    for key in _UNSUPPORTED:
-        if process.get(key):
-            raise Unsupported(f"the native runtime cannot do process.{key}")
+        raise unsupported_label("apparmor", f'the AppArmor profile "{process["apparmorProfile"]}"')
+    if process.get("selinuxLabel"):
+        raise unsupported_label("selinux", f'process.selinuxLabel "{process["selinuxLabel"]}"')
+    attributes = None
+    if personality or any(process.get(key) for key in _WITH_ATTRIBUTES):
+        from wharfie_runtime_native.attributes import (
+            parse as parse_attributes,
+        )  # hardly ever needed, and no shim's business
+
+        attributes = parse_attributes(process, personality)
+    size = process.get("consoleSize")
     return ProcessSpec(
         args=args,
         env=env,
@@ -89,7 +103,16 @@ def parse(process: Mapping[str, Any]) -> ProcessSpec:
         oom_score_adj=process.get("oomScoreAdj"),
         limits=tuple(_limit(entry) for entry in process.get("rlimits") or ()),
         capabilities=capabilities.parse(process.get("capabilities") or {}),
+        console_size=(int(size["height"]), int(size["width"])) if size and size.get("height") else None,
+        attributes=attributes,
     )
+
+
+def unsupported_label(module: str, what: str) -> Unsupported:
+    """Why a label of a Linux security module is refused."""
+    if Path(f"/sys/fs/{module}" if module == "selinux" else f"/sys/kernel/security/{module}").exists():
+        return Unsupported(f"the native runtime cannot apply {what}; use another runtime, or none of it")
+    return Unsupported(f"cannot apply {what}: this kernel runs without that security module")
 
 
 def _id(user: Mapping[str, Any], key: str) -> int:
@@ -259,14 +282,24 @@ def close_others(preserve: int = 0) -> None:
     close_range(3 + preserve, _LAST_FD, CLOSE_RANGE_CLOEXEC)
 
 
-def seal(spec: ProcessSpec) -> None:
-    """Install the filter and drop the last capability: after this only execve is left to be called."""
-    if spec.filter:
-        try:
-            seccomp_call(_SECCOMP_SET_MODE_FILTER, spec.filter_flags, spec.filter)
-        except OSError as error:
-            raise InvalidArgument(f"cannot install the seccomp filter: {reason(error)}") from error
+def seal(spec: ProcessSpec, end: socket.socket) -> None:
+    """Install the filter and drop the last capability: after this only execve is left to be called. `end`: of the channel
+    to the parent, who passes the filter's listener on when it has one."""
+    filter_calls(spec, end)
     capabilities.finish(spec.capabilities)
+
+
+def filter_calls(spec: ProcessSpec, end: socket.socket) -> None:
+    """The first half of `seal`."""
+    try:
+        if spec.notify:
+            from wharfie_runtime_native.seccomp.listener import install
+
+            install(end, spec.filter, spec.filter_flags)
+        elif spec.filter:
+            seccomp_call(_SECCOMP_SET_MODE_FILTER, spec.filter_flags, spec.filter)
+    except OSError as error:
+        raise InvalidArgument(f"cannot install the seccomp filter: {reason(error)}") from error
 
 
 def execute(spec: ProcessSpec, program: str) -> None:

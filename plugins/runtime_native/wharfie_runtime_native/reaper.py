@@ -37,14 +37,14 @@ def run(end: socket.socket, spec: ProcessSpec, program: str, manner: Manner) -> 
         try:
             _become_leader()
             process.close_others(manner.preserve)
-            process.seal(spec)
+            process.seal(spec, end)
             process.execute(spec, program)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the shim has to hear of it
             channel.fail(end, error)
         finally:
             os._exit(1)
     close_range(3, 0xFFFFFFFF, 0)
-    process.seal(spec)
+    process.seal(spec, end)
     prctl(PR_SET_DUMPABLE, 0)
     prctl(PR_SET_PDEATHSIG, 0 if manner.outlive else signal.SIGKILL)
     os._exit(_serve(child, wanted))

@@ -2,15 +2,15 @@
 
 All is done while the host's files are still there, on descriptors resolved within the new root, so nothing in the
 container's file system can steer a mount elsewhere. Trees to bind are cloned *first*, while mounts still are members
-of the host's peer groups; then the whole namespace is made a slave of the host, and what is to be shared is shared by
-the clones alone.
+of the host's peer groups (`sources`); then the whole namespace is made a slave of the host, and what is to be shared is
+shared by the clones alone.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,7 @@ from wharfie_runtime_native.constants import (
     MS_PRIVATE,
     MS_RDONLY,
     MS_REC,
+    MS_SHARED,
     MS_SLAVE,
     OPEN_TREE_CLOEXEC,
     OPEN_TREE_CLONE,
@@ -68,19 +69,6 @@ def clone_tree(path: str, *, recursive: bool) -> int:
     return open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0))
 
 
-def clone_sources(entries: Iterable[MountEntry]) -> dict[MountEntry, int]:
-    """Detached copies of everything to bind. Errors: InvalidArgument (a source that is not there)."""
-    trees: dict[MountEntry, int] = {}
-    for entry in entries:
-        if entry.bind:
-            try:
-                trees[entry] = clone_tree(entry.source, recursive=entry.recursive)
-            except OSError as error:
-                message = f"error mounting {entry.describe()}: {entry.source}: {reason(error)}"
-                raise InvalidArgument(message) from error
-    return trees
-
-
 def attach(tree: int, target: int) -> None:
     """Put a detached mount on what `target` is opened on."""
     move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
@@ -89,26 +77,31 @@ def attach(tree: int, target: int) -> None:
 class Root:
     """The new root, not yet pivoted into. `fd` is opened on it."""
 
-    def __init__(self, rootfs: Path, sources: Sequence[MountEntry]) -> None:
-        tree = clone_tree(str(rootfs), recursive=True)
-        self.trees = clone_sources(sources)
+    def __init__(self, rootfs: Path, tree: int, binds: dict[MountEntry, int], *, propagation: int, own_users: bool) -> None:
+        """`tree`, `binds`: as `sources` made them. `propagation`: what the root is going to have. `own_users`: whether
+        this is a user namespace of the container's."""
+        self._binds = binds
+        self._own_users = own_users
         # From here on nothing in this namespace is shared, and no mount made here is seen anywhere else.
         mount("", "/", "", MS_SLAVE | MS_REC, "")
-        # pivot_root wants a mount of its own, with parents that are not shared.
-        mount_setattr(tree, "", 0, propagation=MS_PRIVATE)
-        target = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        attach(tree, target)
-        os.close(target)
+        # pivot_root wants a mount of its own, with parents that are not shared. A slave hears of what the host mounts.
+        first = MS_SLAVE if propagation & MS_SLAVE else MS_PRIVATE
+        mount_setattr(tree, "", 0, propagation=first)
+        attach_root(tree, rootfs)
         self.fd = os.open(proc_fd(tree), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         os.close(tree)
 
     def mount(self, entry: MountEntry, cgroups: Mapping[str, str], *, cgroup_namespace: bool) -> None:
         """Put one entry in place. Errors: InvalidArgument naming the mount and the kernel's word."""
         try:
-            tree = self.trees.pop(entry, -1)
+            tree = self._binds.pop(entry, -1)
             target = self._target(entry, tree)
-            if entry.bind:
+            if entry.remount:
+                self._remount(entry, target)
+            elif entry.bind:
                 self._bind(entry, tree, target)
+            elif tree >= 0:
+                self._host_file_system(entry, tree, target)
             elif entry.type == "cgroup" and "" not in cgroups:
                 self._cgroup_v1(entry, target, cgroups, namespace=cgroup_namespace)
             elif entry.type in ("cgroup", "cgroup2"):
@@ -122,6 +115,8 @@ class Root:
 
     def _target(self, entry: MountEntry, tree: int) -> int:
         """The mount point, made when it is missing. Errors: InvalidArgument (a link, or inside procfs)."""
+        if entry.remount:
+            return open_in_root(self.fd, entry.destination)
         directory = tree < 0 or is_directory(tree)
         target = make_in_root(self.fd, entry.destination, directory=directory)
         if entry.type in ("proc", "sysfs") or entry.destination in _ORDINARY:
@@ -159,6 +154,9 @@ class Root:
             mount_setattr(tree, "", 0, attr_set=entry.attr_set, attr_clr=entry.attr_clr)
         if entry.all_set or entry.all_clr:
             mount_setattr(tree, "", AT_RECURSIVE, attr_set=entry.all_set, attr_clr=entry.all_clr)
+        if self._own_users and entry.propagation & MS_SHARED:
+            # What is mounted inside of a user namespace is not for the host: a peer group of the container's own.
+            self._propagate(tree, MS_SLAVE | entry.propagation & MS_REC)
         attach(tree, target)
         # After the move: joining a shared parent would make it shared again.
         propagation = entry.propagation or MS_PRIVATE | MS_REC
@@ -173,14 +171,36 @@ class Root:
         # What is copied in has to be written, so read-only comes afterwards.
         flags = entry.flags & ~MS_RDONLY if entry.copy_up else entry.flags
         mount(entry.source, proc_fd(target), type, flags, entry.data)
-        if entry.copy_up or entry.propagation:
-            mounted = open_in_root(self.fd, entry.destination)
-            if entry.copy_up:
-                self._copy_up(target, mounted)
-                mount_setattr(mounted, "", 0, attr_set=entry.attr_set & MOUNT_ATTR_RDONLY)
-            if entry.propagation:
-                self._propagate(mounted, entry.propagation)
-            os.close(mounted)
+        if not (entry.copy_up or entry.all_set or entry.all_clr or entry.propagation):
+            return
+        mounted = open_in_root(self.fd, entry.destination)
+        if entry.copy_up:
+            self._copy_up(target, mounted)
+            mount_setattr(mounted, "", 0, attr_set=entry.attr_set & MOUNT_ATTR_RDONLY)
+        if entry.all_set or entry.all_clr:
+            mount_setattr(mounted, "", AT_RECURSIVE, attr_set=entry.all_set, attr_clr=entry.all_clr)
+        if entry.propagation:
+            self._propagate(mounted, entry.propagation)
+        os.close(mounted)
+
+    def _host_file_system(self, entry: MountEntry, tree: int, target: int) -> None:
+        """A file system of a namespace that the container shares with the host, which it may not mount from within a user
+        namespace of its own: then it is the host's mount that it gets."""
+        try:
+            self._file_system(entry, target, type=entry.type)
+            os.close(tree)
+        except PermissionError:
+            self._bind(entry, tree, target)
+
+    def _remount(self, entry: MountEntry, target: int) -> None:
+        if not entry.bind:
+            mount(entry.source, proc_fd(target), entry.type, entry.flags, entry.data)
+        if entry.attr_set or entry.attr_clr:
+            mount_setattr(target, "", 0, attr_set=entry.attr_set, attr_clr=entry.attr_clr)
+        if entry.all_set or entry.all_clr:
+            mount_setattr(target, "", AT_RECURSIVE, attr_set=entry.all_set, attr_clr=entry.all_clr)
+        if entry.propagation:
+            self._propagate(target, entry.propagation)
 
     def _copy_up(self, covered: int, mounted: int) -> None:
         """Copy what is under a mount onto it. A descriptor that was had before still shows what is under it."""
@@ -302,6 +322,17 @@ class Root:
         move_mount(AT_FDCWD, ".", AT_FDCWD, "/", 0)
         os.chroot(".")
         os.chdir("/")
+
+
+def attach_root(tree: int, rootfs: Path) -> None:
+    """Put the new root where hooks look for it; where a user namespace may not look at the folders above, on the old root,
+    which is gone a moment later."""
+    try:
+        target = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (PermissionError, FileNotFoundError):  # or no such path in a mount namespace joined by path
+        target = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    attach(tree, target)
+    os.close(target)
 
 
 def open_null() -> int:

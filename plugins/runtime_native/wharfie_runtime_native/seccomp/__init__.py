@@ -14,11 +14,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from wharfie.spi.errors import InvalidArgument
 from wharfie_runtime_native.process import ProcessSpec
 
-_FORMAT: Final = "1"
+_FORMAT: Final = "2"
 """Changes with the compiler: files made by another one are not found."""
-FLAGS: Final = {"SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
+FLAGS: Final = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}
+_WAIT_KILLABLE: Final = 32
+_NOTIFY: Final = "SCMP_ACT_NOTIFY"
 
 
 def with_filter(spec: ProcessSpec, rules: Mapping[str, Any] | None, cache: Path | None) -> ProcessSpec:
@@ -27,8 +35,21 @@ def with_filter(spec: ProcessSpec, rules: Mapping[str, Any] | None, cache: Path 
         return spec
     flags = 0
     for name in rules.get("flags") or ():
-        flags |= FLAGS.get(name, 0)
-    return dataclasses.replace(spec, filter=_program(rules, cache), filter_flags=flags)
+        if name not in FLAGS:
+            raise InvalidArgument(f'seccomp flag "{name}" is unknown; known are {", ".join(FLAGS)}')
+        flags |= FLAGS[name]
+    notify = _notifies(rules)
+    if notify and not rules.get("listenerPath"):
+        raise InvalidArgument(f"the seccomp action {_NOTIFY} needs linux.seccomp.listenerPath: a socket of who decides")
+    if notify:
+        from wharfie_runtime_native.seccomp import listener  # noqa: F401  # now: later there is no host to import it from
+    else:
+        flags &= ~_WAIT_KILLABLE  # of a listener's; the kernel refuses it without one
+    return dataclasses.replace(spec, filter=_program(rules, cache), filter_flags=flags, notify=notify)
+
+
+def _notifies(rules: Mapping[str, Any]) -> bool:
+    return _NOTIFY in (rules.get("defaultAction"), *(entry.get("action") for entry in rules.get("syscalls") or ()))
 
 
 def _program(rules: Mapping[str, Any], cache: Path | None) -> bytes:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from os import uname
 from typing import Any, Final
 
-from wharfie.spi.errors import InvalidArgument, Unsupported
+from wharfie.spi.errors import InvalidArgument
 from wharfie_runtime_native.seccomp.numbers import load_numbers
 
 # linux/seccomp.h, linux/audit.h
@@ -27,6 +27,7 @@ _RETURNS: Final = {
     "SCMP_ACT_TRAP": 0x00030000,
     "SCMP_ACT_ERRNO": 0x00050000,
     "SCMP_ACT_TRACE": 0x7FF00000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
@@ -112,7 +113,7 @@ Outcome = int | tuple[tuple[Case, ...], int]
 
 
 def compile_rules(rules: Mapping[str, Any]) -> bytes:
-    """An array of struct sock_filter. Errors: InvalidArgument, Unsupported (SCMP_ACT_NOTIFY)."""
+    """An array of struct sock_filter. Errors: InvalidArgument."""
     numbers = load_numbers()
     default = _answer(str(rules.get("defaultAction", "")), rules.get("defaultErrnoRet"))
     names = dict.fromkeys([_NATIVE.get(uname().machine, ""), *(rules.get("architectures") or ())])
@@ -138,8 +139,6 @@ def _kill() -> Code:
 
 
 def _answer(action: str, number: Any) -> int:
-    if action == "SCMP_ACT_NOTIFY":
-        raise Unsupported("the native runtime cannot do the seccomp action SCMP_ACT_NOTIFY")
     if action not in _RETURNS:
         raise InvalidArgument(f'seccomp action "{action}" is unknown')
     if action not in _WITH_NUMBER:

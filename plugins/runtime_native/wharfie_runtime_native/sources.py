@@ -1,0 +1,72 @@
+"""Detached copies of the root and of all that is to be bound, taken in the runtime's own namespaces: with its privileges,
+before a user namespace, and with its paths, before a mount namespace joined by path."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from wharfie.spi.errors import InvalidArgument
+from wharfie_runtime_native.errors import reason
+from wharfie_runtime_native.mounts import MountEntry
+from wharfie_runtime_native.namespaces import open_namespace
+from wharfie_runtime_native.plan import Plan
+from wharfie_runtime_native.rootfs import clone_tree
+
+# File systems that show a namespace, which one may mount only where one owns it; and where the host has them.
+_SHOWN: Final = {"sysfs": ("network", "/sys"), "mqueue": ("ipc", "/dev/mqueue"), "proc": ("pid", "/proc")}
+
+
+def clone(rootfs: Path, plan: Plan) -> tuple[int, dict[MountEntry, int]]:
+    """The root, and what each entry of `mounts` binds. A file system that a container with users of its own may not mount,
+    as it shares with the host what that shows, is bound from the host if need be.
+
+    Errors: InvalidArgument (a source that is not there, ids that cannot be mapped).
+    """
+    root = clone_tree(str(rootfs), recursive=True)
+    trees: dict[MountEntry, int] = {}
+    for entry in plan.mounts:
+        if entry.bind and not entry.remount:
+            trees[entry] = _clone(entry, recursive=entry.recursive)
+        elif entry.type in _SHOWN and plan.namespaces.own("user"):
+            namespace, place = _SHOWN[entry.type]
+            # The host's view of processes is right for a container among them, and for no other.
+            shared = namespace not in (plan.namespaces.joined if entry.type == "proc" else ())
+            if shared and namespace not in plan.namespaces.new and os.path.isdir(place):  # noqa: PTH112  # no Path for that
+                trees[entry] = _clone(replace(entry, source=place), recursive=True)
+    if any(entry.copy_up for entry in plan.mounts):
+        from wharfie.shim import copy_up  # noqa: F401  # now: a user namespace may not see where it is imported from
+    mapped = [entry for entry in trees if entry.idmap]
+    if mapped:
+        _map_ids(mapped, trees, plan)
+    return root, trees
+
+
+def _clone(entry: MountEntry, *, recursive: bool) -> int:
+    try:
+        return clone_tree(entry.source, recursive=recursive)
+    except OSError as error:
+        raise InvalidArgument(f"error mounting {entry.describe()}: {entry.source}: {reason(error)}") from error
+
+
+def _map_ids(entries: list[MountEntry], trees: dict[MountEntry, int], plan: Plan) -> None:
+    from wharfie_runtime_native import idmap  # few containers have such a mount
+
+    user_namespaces: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        maps = (entry.uid_map or plan.uid_map, entry.gid_map or plan.gid_map)
+        if maps not in user_namespaces:
+            joined = plan.namespaces.joined.get("user")
+            if joined is not None and not entry.uid_map:
+                user_namespaces[maps] = open_namespace("user", joined)
+            elif all(maps):
+                user_namespaces[maps] = idmap.open_user_namespace(*maps)
+            else:
+                raise InvalidArgument(
+                    f'mount at "{entry.destination}": {entry.idmap} needs uidMappings and gidMappings, of the mount or of '
+                    "a user namespace"
+                )
+        recursive = entry.idmap == "ridmap"
+        idmap.apply(trees[entry], user_namespaces[maps], recursive=recursive, what=entry.describe())
