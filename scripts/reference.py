@@ -127,6 +127,7 @@ _NOTES: Mapping[str, str] = {
     "proxies": "`http-proxy`, `https-proxy` and `no-proxy` in one object",
     "drivers": 'Settings of any driver: `{"<kind>.<name>": {…}}`; each driver\'s README lists them',
     "plugins": 'Settings of hook plugins: `{"<name>": {…}}`; one that has settings is required. SIGHUP applies changes',
+    "mirror": "Let others pull the images that are here: `listen` (ADDRESS:PORT), `tlscert`, `tlskey`, `tlscacert`",
     "disabled-plugins": "Drivers (`<kind>.<name>`) and hook plugins that must not be loaded",
     "required-plugins": "Hook plugins whose failure refuses the operation",
     "host-gateway-ip": "Older name of `host-gateway-ips`, one address",

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 
 from wharfie.daemon.config import DaemonConfig
-from wharfie.daemon.listeners import check_hosts, tls_context
+from wharfie.daemon.listeners import check_hosts, mirror_context, tls_context
 from wharfie.daemon.mapping import driver_sections
 from wharfie.engine.plugins import ALWAYS
 from wharfie.plugins.contract import CONTRACTS
@@ -37,6 +37,7 @@ def check_configuration(config: DaemonConfig) -> None:
     """All that can be said about a configuration without starting. Errors: InvalidArgument."""
     check_hosts(config)
     tls_context(config)
+    mirror_context(config.mirror)
     check_drivers(config)
 
 

@@ -100,6 +100,21 @@ class Proxies(_Part):
     no_proxy: Annotated[str, Field(alias="no-proxy")] = ""
 
 
+class Mirror(_Part):
+    """`listen`: ADDRESS:PORT. With `tlscert` and `tlskey` by TLS, with `tlscacert` only for clients that it signed."""
+
+    listen: Text
+    tlscert: str = ""
+    tlskey: str = ""
+    tlscacert: str = ""
+
+    @model_validator(mode="after")
+    def _together(self) -> Mirror:
+        if bool(self.tlscert) != bool(self.tlskey) or (self.tlscacert and not self.tlscert):
+            raise ValueError("TLS needs both tlscert and tlskey")
+        return self
+
+
 class DaemonConfig(BaseModel):
     """All supported keys, by their names with dashes. Defaults are Docker's, but for the folders."""
 
@@ -186,6 +201,7 @@ class DaemonConfig(BaseModel):
     max_download_attempts: Annotated[int, Field(ge=1)] = 5
     insecure_registries: list[str] = []
     registry_mirrors: list[str] = []
+    mirror: Mirror | None = None
 
     @field_validator("ip", "host_gateway_ip")
     @classmethod

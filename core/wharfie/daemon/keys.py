@@ -140,6 +140,7 @@ KEYS: tuple[Key, ...] = (
     Key("max-download-attempts", Kind.NUMBER, "Attempts for each layer"),
     Key("insecure-registries", Kind.TEXTS, "Registries without TLS or with any certificate", flag="insecure-registry"),
     Key("registry-mirrors", Kind.TEXTS, "Mirrors of docker.io", flag="registry-mirror"),
+    Key("mirror", Kind.OBJECT, flag="-"),
     Key("cdi-spec-dirs", Kind.TEXTS, "Folders that describe devices (CDI)", flag="cdi-spec-dir"),
     # Of no effect here
     _accepted("allow-nondistributable-artifacts", Kind.TEXTS, "Docker ignores it too"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from wharfie.api.tls import server_context
-from wharfie.daemon.config import DEFAULT_GROUP, DaemonConfig
+from wharfie.daemon.config import DEFAULT_GROUP, DaemonConfig, Mirror
 from wharfie.spi.errors import Conflict, InvalidArgument
 
 UNIX_MODE = 0o660
@@ -44,6 +44,8 @@ def check_hosts(config: DaemonConfig) -> None:
         scheme, address = _split(host)
         if scheme == "tcp":
             _tcp_address(host, address, PLAIN_PORT)
+    if config.mirror is not None:
+        _mirror_address(config.mirror)
 
 
 def _split(host: str) -> tuple[str, str]:
@@ -87,6 +89,32 @@ def open_listeners(config: DaemonConfig) -> list[Listener]:
     return opened
 
 
+def open_mirror(config: DaemonConfig) -> list[Listener]:
+    """Listen where others may pull images. Errors: InvalidArgument, Conflict (in use)."""
+    if config.mirror is None:
+        return []
+    name, port = _mirror_address(config.mirror)
+    return list(_open_tcp(f"mirror: {config.mirror.listen}", name, port, mirror_context(config.mirror)))
+
+
+def _mirror_address(mirror: Mirror) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{mirror.listen}")
+        port = parts.port
+    except ValueError:
+        port = None
+    if port is None or not parts.hostname or parts.path or parts.query or parts.username:
+        raise InvalidArgument(f'mirror.listen: "{mirror.listen}" is not valid: expected ADDRESS:PORT')
+    return parts.hostname, port
+
+
+def mirror_context(mirror: Mirror | None) -> ssl.SSLContext | None:
+    """Errors: InvalidArgument naming the file."""
+    if mirror is None or not mirror.tlscert:
+        return None
+    return _context(mirror.tlscert, mirror.tlskey, mirror.tlscacert, "mirror.")
+
+
 def tls_context(config: DaemonConfig) -> ssl.SSLContext | None:
     """The TLS context of all TCP listeners; None without TLS. Errors: InvalidArgument naming the file."""
     if not config.uses_tls:
@@ -94,9 +122,13 @@ def tls_context(config: DaemonConfig) -> ssl.SSLContext | None:
     folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path("~/.docker").expanduser())
     cert, key = config.tlscert or str(folder / "cert.pem"), config.tlskey or str(folder / "key.pem")
     ca = (config.tlscacert or str(folder / "ca.pem")) if config.tlsverify else ""
+    return _context(cert, key, ca, "")
+
+
+def _context(cert: str, key: str, ca: str, prefix: str) -> ssl.SSLContext:
     for name, path in (("tlscert", cert), ("tlskey", key), ("tlscacert", ca)):
         if path and not os.access(path, os.R_OK):
-            raise InvalidArgument(f"could not load X509 key pair: {name}: {path} cannot be read")
+            raise InvalidArgument(f"could not load X509 key pair: {prefix}{name}: {path} cannot be read")
     try:
         return server_context(cert, key, ca)
     except (ssl.SSLError, OSError) as error:

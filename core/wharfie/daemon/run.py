@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import NoReturn
 
 import uvloop
+from starlette.types import ASGIApp
 
 from wharfie.api.app import create_app
 from wharfie.api.front import REQUEST_ID
+from wharfie.api.mirror import MirrorApp
 from wharfie.api.server import Server
 from wharfie.daemon import logs
 from wharfie.daemon.checks import driver_settings, report_missing
 from wharfie.daemon.config import DaemonConfig
-from wharfie.daemon.listeners import Listener, open_listeners
+from wharfie.daemon.listeners import Listener, open_listeners, open_mirror
 from wharfie.daemon.lock import Locks, instance_of
 from wharfie.daemon.mapping import engine_settings, proxy_environment
 from wharfie.engine.engine import Engine
@@ -60,13 +62,16 @@ def run(load: Load, config_file: Path) -> int:
             for listener in listeners:
                 sockets.callback(listener.close)
                 _warn_if_open(listener)
+            shop = open_mirror(config)
+            for listener in shop:
+                sockets.callback(listener.close)
             settings = replace(
                 engine_settings(config, instance_of(data_root)),
                 data_root=data_root,
                 exec_root=exec_root,
                 config_file=config_file.absolute(),
             )
-            daemon = _Daemon(load, config, settings, listeners)
+            daemon = _Daemon(load, config, settings, listeners, shop)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(daemon.live())
     except OSError as error:
@@ -96,11 +101,19 @@ def _warn_if_open(listener: Listener) -> None:
 class _Daemon:
     """What lives in the event loop."""
 
-    def __init__(self, load: Load, config: DaemonConfig, settings: EngineSettings, listeners: Sequence[Listener]) -> None:
+    def __init__(
+        self,
+        load: Load,
+        config: DaemonConfig,
+        settings: EngineSettings,
+        listeners: Sequence[Listener],
+        mirror: Sequence[Listener],
+    ) -> None:
         self._load = load
         self._config = config
         self._settings = settings
         self._listeners = listeners
+        self._mirror = mirror
         self._stop = asyncio.Event()
 
     async def live(self) -> None:
@@ -128,18 +141,20 @@ class _Daemon:
             log.info("daemon has ended")
 
     async def _serve(self, engine: Engine) -> None:
-        tls = [(listener.socket, listener.tls) for listener in self._listeners if listener.tls is not None]
-        server = Server(create_app(engine), tls=tls)
-        plain = [listener.socket for listener in self._listeners if listener.tls is None]
-        serving = asyncio.create_task(server.serve(plain))
+        servers = [_serving(create_app(engine), self._listeners)]
+        if self._config.mirror is not None:
+            servers.append(_serving(MirrorApp(engine.images.mirror), self._mirror))
+            log.info("images can be pulled from %s", self._config.mirror.listen)
         stopping = asyncio.create_task(self._stop.wait())
         log.info("daemon has completed initialization; API listens on %s", ", ".join(self._config.hosts))
         gc.freeze()  # what the start made lives as long as the process: no collection need look at it again
         _notify("READY=1")
-        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        serving = [task for _, task in servers]
+        await asyncio.wait((*serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        server.should_exit = True
-        await serving
+        for server, _ in servers:
+            server.should_exit = True
+        await asyncio.gather(*serving)
 
     def _end(self, number: int) -> None:
         if self._stop.is_set():
@@ -169,6 +184,13 @@ class _Daemon:
         self._config = self._config.model_copy(update=applied)
         engine.events.emit("daemon", "reload", engine.settings.instance, {"name": socket.gethostname()})
         log.info("the configuration was reloaded")
+
+
+def _serving(app: ASGIApp, listeners: Sequence[Listener]) -> tuple[Server, asyncio.Task[None]]:
+    """A server, and the task that ends when it has been asked to."""
+    server = Server(app, tls=[(listener.socket, listener.tls) for listener in listeners if listener.tls is not None])
+    plain = [listener.socket for listener in listeners if listener.tls is None]
+    return server, asyncio.create_task(server.serve(plain))
 
 
 def _give_up(number: int) -> NoReturn:

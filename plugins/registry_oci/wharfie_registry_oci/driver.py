@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 from urllib.parse import urlencode, urljoin
 
@@ -150,8 +151,9 @@ class OciDriver(RegistryDriver):
         path = f"/v2/{ref.repository}/referrers/{subject.digest}"
         found: list[Descriptor] = []
         for _ in range(_PAGES):
+            query = replace(pulling(ref, path, {"Accept": _INDEX}, needs="resolve"), at_home=True)
             try:
-                with self._requests.answer(ref, pulling(ref, path, {"Accept": _INDEX}, needs="resolve"), auth) as response:
+                with self._requests.answer(ref, query, auth) as response:
                     body = read_limited(response, MANIFEST_LIMIT, f"the referrers of {subject.digest}")
                     link = _NEXT.search(response.headers.get("Link", ""))
             except NotFound as error:

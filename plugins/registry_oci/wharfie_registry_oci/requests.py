@@ -21,7 +21,8 @@ _TOKEN_LIMIT = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked of a registry. `path`: on the server, or a whole address that it gave us. `scope`: of a token."""
+    """What is asked of a registry. `path`: on the server, or a whole address that it gave us. `scope`: of a token.
+    `at_home`: of no mirror, whose answer would be less than the registry's."""
 
     method: str
     path: str
@@ -31,6 +32,7 @@ class Query:
     body: Body | None = None
     needs: str = "pull"
     refusal: Callable[[Reference, httpx.Response, bytes], WharfieError] = refused
+    at_home: bool = False
 
 
 def pulling(ref: Reference, path: str, headers: Mapping[str, str], *, needs: str = "pull") -> Query:
@@ -72,7 +74,9 @@ class Requests:
     ) -> httpx.Response:
         failure: WharfieError | None = None
         for endpoint in self._endpoints.of(ref.server):
-            if (query.method != "GET" and not endpoint.trusted) or query.needs not in endpoint.capabilities:
+            if not endpoint.trusted and (query.method != "GET" or query.at_home):
+                continue
+            if query.needs not in endpoint.capabilities:
                 continue
             try:
                 response = self._authenticated(stack, endpoint, ref, query, auth if endpoint.trusted else None)

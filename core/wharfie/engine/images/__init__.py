@@ -12,6 +12,7 @@ unpack      layers from the content store into the storage driver
 pull        an image from a registry
 push        an image to a registry
 compress    layers made smaller for it
+mirror      images as other engines may pull them from here
 artifacts   files at a registry that are no image: signatures, SBOMs, anything
 archive     the tar of `docker load`, taken apart
 load        images of such a tar

@@ -19,6 +19,7 @@ from wharfie.engine.images.commit import Commit, Committer
 from wharfie.engine.images.download import Downloader, Source
 from wharfie.engine.images.importing import Importer
 from wharfie.engine.images.load import Loader
+from wharfie.engine.images.mirror import Mirror
 from wharfie.engine.images.progress import Progress
 from wharfie.engine.images.pull import Puller
 from wharfie.engine.images.push import Pusher
@@ -83,6 +84,7 @@ class Images:
         self._importer = Importer(self._assembler, self._executor)
         self._committer = Committer(self._assembler, self._executor)
         self._saver = Saver(self._assembler)
+        self.mirror = Mirror(self._assembler)
         self.artifacts = Artifacts(self._assembler, self._downloader, self._pusher, self._saver, self._source)
         self._releases: set[asyncio.Task[None]] = set()
         events.observe(self._on_event)
