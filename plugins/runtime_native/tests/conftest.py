@@ -23,8 +23,8 @@ ROOM = Path(__file__).parents[3]
 FOLDERS = (str(ROOM / "core"), str(Path(__file__).parents[1]))
 PARENT = "wharfie-test-n"
 APPLETS = """
-    cat chmod cut dd echo env false free getopt grep head hostname id ip kill ln ls mkdir mknod mount nproc ps pwd readlink
-    rm seq sh sleep sort stat stty sysctl tail test touch tr true tty umount uname wc
+    cat chmod cut dd echo env false free getopt grep head hostname id ip kill ln ls mkdir mknod mount nc nproc ps pwd
+    readlink rm seq sh sleep sort stat stty sysctl tail test touch tr true tty umount uname wc
 """.split()  # noqa: SIM905  # a list of programs reads as a list of words
 CAPABILITIES = [
     f"CAP_{name}"

@@ -42,7 +42,9 @@ def test_tmpfs_that_begins_with_what_is_there(bare):
     (bare.root / "data/deep/file").write_text("content")
     (bare.root / "data").chmod(0o750)
     bare.spec["mounts"].append(mount("/data", "tmpfs", "tmpfs", "tmpcopyup ro size=1m"))
-    assert bare.sh("cat /data/deep/file; stat -c ' %a' /data; ! touch /data/x 2>/dev/null") == "content 750\n"
+    bare.spec["mounts"].append(mount("/new", "tmpfs", "tmpfs", "tmpcopyup size=1m"))
+    told = bare.sh("cat /data/deep/file; stat -c ' %a' /data /new; ! touch /data/x 2>/dev/null")
+    assert told == "content 750\n 1777\n"
 
 
 def test_devices_and_links(bare):

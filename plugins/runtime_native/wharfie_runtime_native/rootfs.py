@@ -8,6 +8,7 @@ shared by the clones alone.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -95,6 +96,8 @@ class Root:
         """Put one entry in place. Errors: InvalidArgument naming the mount and the kernel's word."""
         try:
             tree = self._binds.pop(entry, -1)
+            if entry.copy_up and not self._is_there(entry.destination):
+                entry = dataclasses.replace(entry, copy_up=False)
             target = self._target(entry, tree)
             if entry.remount:
                 self._remount(entry, target)
@@ -112,6 +115,13 @@ class Root:
         except OSError as error:
             message = f"error mounting {entry.describe()}: {error.strerror or reason(error)}"
             raise InvalidArgument(message) from error
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            os.close(open_in_root(self.fd, path))
+        except FileNotFoundError:
+            return False
+        return True
 
     def _target(self, entry: MountEntry, tree: int) -> int:
         """The mount point, made when it is missing. Errors: InvalidArgument (a link, or inside procfs)."""
