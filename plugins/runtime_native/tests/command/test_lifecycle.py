@@ -140,3 +140,42 @@ def test_without_pivot_root_and_keyring(runtime):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "/"
     assert "data" in done.stdout.splitlines()
+
+
+def test_hooks_of_all_kinds(runtime, adopt):
+    """What they are told and when: those of create, of start, of delete; the last one's failure is a warning."""
+    record = runtime.bundle / "record"
+    script = f'state=$(cat); echo "$0 $(echo "$state" | tr , "\\n" | grep status | cut -d: -f2 | tr -d \' "\')" >> {record}'
+
+    def hook(kind):
+        return [{"path": "/bin/sh", "args": ["sh", "-c", script, kind], "env": ["PATH=/usr/bin:/bin"]}]
+
+    kinds = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+    runtime.spec["hooks"] = {kind: hook(kind) for kind in kinds}
+    runtime.spec["hooks"]["startContainer"] = [{"path": "/bin/sh", "args": ["sh", "-c", "cat > /told"]}]
+    runtime.spec["hooks"]["poststop"].append({"path": "/no/such"})
+    name, pid = runtime.create("sleep", "300")
+    made = "prestart creating\ncreateRuntime creating\ncreateContainer creating\n"
+    assert record.read_text() == made
+    runtime.ok("start", name)
+    assert record.read_text() == made + "poststart running\n"
+    told = json.loads((Path(runtime.spec["root"]["path"]) / "told").read_text())
+    assert (told["id"], told["status"], told["pid"]) == (name, "created", 1)
+    done = runtime.call("delete", "--force", name)
+    assert done.returncode == 0
+    assert "level=warning" in done.stderr
+    assert "error running poststop hook #1 (/no/such)" in done.stderr
+    assert record.read_text() == made + "poststart running\npoststop stopped\n"
+    adopt(pid)
+
+
+def test_user_namespace(runtime, adopt):
+    runtime.spec["linux"]["namespaces"].append({"type": "user"})
+    runtime.spec["linux"]["uidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 1000}]
+    runtime.spec["linux"]["gidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 1000}]
+    subprocess.run(["chown", "-R", "100000:100000", runtime.spec["root"]["path"]], check=True)
+    name, pid = runtime.running()
+    assert os.stat(f"/proc/{pid}").st_uid == 100000
+    assert runtime.ok("exec", name, "id", "-u") == "0\n"
+    runtime.ok("kill", name, "9")
+    assert adopt(pid) == -signal.SIGKILL

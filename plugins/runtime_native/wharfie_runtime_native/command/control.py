@@ -29,7 +29,7 @@ def kill_command(session: Session, id: str, signal: str, everyone: bool) -> None
     try:
         record = record_of(folder)
         if everyone:
-            engine = found(session.store, folder, record)
+            engine = found(session, folder, record)
             if record.grouped:
                 engine.signal_all(number)
         elif not pids.send(record.pid, record.pid_start, number):
@@ -76,7 +76,7 @@ def pause_command(session: Session, id: str) -> None:
         status = status_of(folder, record, locked=True)
         if status not in ("created", "running"):
             raise Conflict(f"container not running or created: {id} is {status}")
-        found(session.store, folder, record).pause()
+        found(session, folder, record).pause()
 
 
 @click.command("resume")
@@ -89,7 +89,7 @@ def resume_command(session: Session, id: str) -> None:
         status = status_of(folder, record, locked=True)
         if status != "paused":
             raise Conflict(f"container not paused: {id} is {status}")
-        found(session.store, folder, record).resume()
+        found(session, folder, record).resume()
 
 
 @click.command("delete")
@@ -105,7 +105,7 @@ def delete_command(session: Session, id: str, force: bool) -> None:
                 status = status_of(folder, record, locked=True)
                 if status in ALIVE and status != "created" and not force:
                     raise Conflict(f"cannot delete container {id} that is not stopped: {status}")
-                found(session.store, folder, record).end()
+                found(session, folder, record).end()
                 if not pids.await_end(record.pid, record.pid_start, _END_SECONDS):
                     raise DriverError(f"container {id} does not end: its first process {record.pid} is still there")
             elif not force:

@@ -10,7 +10,8 @@ from typing import Any
 
 from wharfie.spi.errors import Conflict
 from wharfie_runtime_native import channel, gate, pids
-from wharfie_runtime_native.command.store import Folder, Record, Store
+from wharfie_runtime_native.command.session import Session
+from wharfie_runtime_native.command.store import Folder, Record
 from wharfie_runtime_native.engine import CACHE_OPTION, NativeEngine
 from wharfie_runtime_native.manner import Manner
 
@@ -18,11 +19,15 @@ from wharfie_runtime_native.manner import Manner
 class CommandEngine(NativeEngine):
     """One container whose state is in a folder."""
 
-    def __init__(self, store: Store, folder: Folder, record: Record, spec: Mapping[str, Any], manner: Manner) -> None:
-        super().__init__(record.id, record.bundle, spec, {CACHE_OPTION: str(store.cache)})
+    def __init__(self, session: Session, folder: Folder, record: Record, spec: Mapping[str, Any], manner: Manner) -> None:
+        super().__init__(record.id, record.bundle, spec, {CACHE_OPTION: str(session.store.cache)})
         self.manner = manner
         self.record = record
+        self._session = session
         self._folder = folder
+
+    def warn(self, message: str) -> None:
+        self._session.log.warning(message)
 
     def _note_group(self) -> None:
         self.record = dataclasses.replace(self.record, grouped=True)
@@ -55,8 +60,8 @@ class CommandEngine(NativeEngine):
             self._cgroup.remove_empty()
 
 
-def found(store: Store, folder: Folder, record: Record) -> CommandEngine:
+def found(session: Session, folder: Folder, record: Record) -> CommandEngine:
     """The engine of a container that was made before."""
-    engine = CommandEngine(store, folder, record, folder.config(), Manner(outlive=True, keyring=record.keyring))
+    engine = CommandEngine(session, folder, record, folder.config(), Manner(outlive=True, keyring=record.keyring))
     engine.adopt(record.pid, (-1,))
     return engine

@@ -36,7 +36,7 @@ def events_command(session: Session, id: str, interval: str, once: bool) -> None
         status = status_of(folder, record)
         if status not in ALIVE:
             raise Conflict(f"container with id {id} is not running: it is {status}")
-        engine = found(session.store, folder, record)
+        engine = found(session, folder, record)
         if once:
             _print("stats", id, engine)
         else:

@@ -63,7 +63,7 @@ def exec_command(
             raise Conflict("cannot exec in a paused container (use --ignore-paused to override)")
         if status not in ("running", "paused", "created"):
             raise Conflict(f"cannot exec in a stopped container: {id} is {status}")
-        engine = found(session.store, folder, record)
+        engine = found(session, folder, record)
         engine.manner = dataclasses.replace(engine.manner, preserve=preserve)
         wanted = (
             _from_file(process_file, args) if process_file else _from_flags(engine.spec.get("process") or {}, args, flags)

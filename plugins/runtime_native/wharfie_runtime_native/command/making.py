@@ -85,7 +85,7 @@ def start_command(session: Session, id: str) -> None:
             raise Conflict(f"cannot start a container that has stopped: {id}")
         if status != "created":
             raise Conflict(f"cannot start an already running container: {id} is {status}")
-        found(session.store, folder, record).begin()
+        found(session, folder, record).begin()
     session.log.debug(f"{id} is started")
 
 
@@ -131,7 +131,7 @@ def run_command(
         code = front.wait(engine.record.pid)
     if not keep:
         with session.store.locked(id) as folder:
-            found(session.store, folder, record_of(folder)).end()
+            found(session, folder, record_of(folder)).end()
             folder.remove()
     return code
 
@@ -190,7 +190,7 @@ def _create(
     listener = gate.listen(folder.fd)
     try:
         manner = dataclasses.replace(manner, gate=listener, lock=folder.fd)
-        engine = CommandEngine(session.store, folder, record, config, manner)
+        engine = CommandEngine(session, folder, record, config, manner)
         engine.create(root, streams)
         return engine
     finally:

@@ -60,7 +60,7 @@ def update_command(session: Session, /, id: str, resources: str | None, **flags:
         status = status_of(folder, record, locked=True)
         if status not in ALIVE:
             raise Conflict(f"container not running: {id} is {status}")
-        found(session.store, folder, record).update(wanted)
+        found(session, folder, record).update(wanted)
 
 
 def _from_file(name: str) -> dict[str, Any]:
