@@ -15,6 +15,10 @@ from tests.harness import Daemon
 pytestmark = pytest.mark.skipif(shutil.which("skopeo") is None, reason="needs skopeo")
 
 
+_SOCKET_THERE = 'mount -t tmpfs none /run && ln -s "$0" /run/docker.sock && exec "$@"'
+"""podman looks for a daemon there and nowhere else."""
+
+
 def run(*words: str | Path) -> str:
     result = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, f"{words}: {result.stderr}"
@@ -107,36 +111,59 @@ def test_docker_daemon_both_ways(daemon, image, tmp_path, form) -> None:
 
 @pytest.mark.skipif(shutil.which("umoci") is None, reason="needs umoci")
 def test_umoci(daemon, image, tmp_path) -> None:
-    """It unpacks what we save, and we load what it adds to it."""
-    saved = archive(daemon, image, tmp_path)
-    run("tar", "-C", tmp_path, "-xf", saved, "--one-top-level=layout")
+    """It unpacks what we save as it is, and we load the layout that it wrote, and what skopeo makes of it."""
+    run("tar", "-C", tmp_path, "-xf", archive(daemon, image, tmp_path), "--one-top-level=layout")
     layout = tmp_path / "layout"
-    copy(f"oci:{layout}", f"oci:{tmp_path / 'theirs'}:1")
-    run("umoci", "unpack", "--image", f"{tmp_path / 'theirs'}:1", tmp_path / "bundle")
+    run("umoci", "unpack", "--image", f"{layout}:1", tmp_path / "bundle")
     rootfs = tmp_path / "bundle" / "rootfs"
     assert (rootfs / "bin/busybox").exists()
     (rootfs / "added").write_text("by umoci\n")
-    run("umoci", "repack", "--image", f"{tmp_path / 'theirs'}:2", tmp_path / "bundle")
-    copy(f"oci:{tmp_path / 'theirs'}:2", f"docker-archive:{tmp_path / 'back.tar'}:{image}")
+    run("umoci", "repack", "--image", f"{layout}:2", tmp_path / "bundle")
+    copy(f"oci:{layout}:2", f"oci:{tmp_path / 'theirs'}:2")
+    run("tar", "-C", tmp_path / "theirs", "-cf", tmp_path / "theirs.tar", ".")
+    said = daemon.docker("load", "-i", tmp_path / "theirs.tar")
+    assert said.startswith("Loaded image ID: sha256:")  # a tag alone names nothing
+    copy(f"oci:{layout}:2", f"docker-archive:{tmp_path / 'back.tar'}:{image}")
     daemon.docker("load", "-i", tmp_path / "back.tar")
+    assert daemon.docker("images", "-q", "--no-trunc", image) == said.removeprefix("Loaded image ID: ")
     assert len(diff_ids(daemon, image)) == 2
     assert daemon.docker("run", "--rm", "--network", "none", image, "cat", "/added") == "by umoci"
 
 
 @pytest.mark.skipif(shutil.which("podman") is None, reason="needs podman")
 def test_podman(daemon, image, tmp_path, short) -> None:
+    """It reads what we save and gives, and we what it writes and gives, in every format."""
     before = diff_ids(daemon, image)
     saved = archive(daemon, image, tmp_path)
+    run("tar", "-C", tmp_path, "-xf", saved, "--one-top-level=layout")
     podman = ("podman", "--root", short / "root", "--runroot", short / "run", "--storage-driver", "vfs")
+    with_socket = ("unshare", "--mount", "sh", "-c", _SOCKET_THERE, daemon.socket, *podman)
+    sources = (f"docker-archive:{saved}", f"oci-archive:{saved}", f"oci:{tmp_path / 'layout'}", f"docker-daemon:{image}")
     try:
-        run(*podman, "load", "-q", "-i", saved)
-        found = json.loads(run(*podman, "image", "inspect", image))[0]["RootFS"]["Layers"]
-        assert found == before
-        daemon.docker("rmi", image)
-        for form in ("docker-archive", "oci-archive"):
-            run(*podman, "save", "-q", "--format", form, "-o", tmp_path / f"{form}.tar", image)
-            daemon.docker("load", "-i", tmp_path / f"{form}.tar")
-            assert diff_ids(daemon, image) == before
+        for source in sources:
+            key = run(*(with_socket if "daemon" in source else podman), "pull", "-q", source).strip()
+            assert json.loads(run(*podman, "image", "inspect", key))[0]["RootFS"]["Layers"] == before, source
+        for form in ("docker-archive", "oci-archive", "oci", "docker-daemon"):
             daemon.docker("rmi", image)
+            there = tmp_path / f"by-podman-{form}"
+            target = f"docker-daemon:{image}" if form == "docker-daemon" else f"{form}:{there}:{image}"
+            run(*(with_socket if form == "docker-daemon" else podman), "push", "-q", key, target)
+            if form == "oci":
+                run("tar", "-C", there, "-cf", tmp_path / "layout.tar", ".")
+                there = tmp_path / "layout.tar"
+            if form != "docker-daemon":
+                daemon.docker("load", "-i", there)
+            assert diff_ids(daemon, image) == before, form
+        assert works(daemon, image)
     finally:
         run(*podman, "rmi", "-a", "-f")
+
+
+def test_from_daemon_to_daemon(daemon, image) -> None:
+    """skopeo reads from us and writes to us at the same time."""
+    host = daemon.environment["DOCKER_HOST"]
+    other = "interop.test/copy:1"
+    options = ("--src-daemon-host", host, "--dest-daemon-host", host)
+    copy(f"docker-daemon:{image}", f"docker-daemon:{other}", *options)
+    assert diff_ids(daemon, other) == diff_ids(daemon, image)
+    daemon.docker("rmi", other)
