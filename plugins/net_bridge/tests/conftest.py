@@ -141,14 +141,14 @@ class World:
     """The host, what is around it, and the driver."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._drivers: list[BridgeDriver] = []
         self.host = Place("host", Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"), os.getpid())
         self._places = [self.host]
 
     def driver(self, instance: str = INSTANCE, **settings: object) -> BridgeDriver:
-        run = self._folder / instance
+        run = self.folder / instance
         run.mkdir(exist_ok=True)
         context = Context(
             state=run,

@@ -150,7 +150,7 @@ def test_what_cannot_be_brought_back_is_reported_and_hurts_nobody_else(running, 
 
 
 OWN = "wharfie_net_bridge"
-STEP = 17
+STEP = 23
 """Every so many lines of the driver's own code a daemon is killed."""
 
 

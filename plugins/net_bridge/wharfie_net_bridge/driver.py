@@ -23,6 +23,7 @@ from wharfie_net_bridge.options import MTU, NAME, BridgeOptions, parse
 from wharfie_net_bridge.rtnl import Rtnl, delete_link
 from wharfie_net_bridge.ruleset import Element, Segment, port_elements
 from wharfie_net_bridge.settings import BridgeSettings
+from wharfie_net_bridge.watch import RulesetWatch
 
 
 class BridgeDriver(NetworkDriver):
@@ -36,6 +37,8 @@ class BridgeDriver(NetworkDriver):
         self._settings = settings
         self._instance = context.instance
         self._log = context.log
+        self._state = context.state
+        self._watch: RulesetWatch | None = None
         self._forwarding = Forwarding(context.run / "forwarding", context.log)
         self._nft: nft.Nft | None = None
         self._firewall: Firewall | None = None
@@ -58,9 +61,12 @@ class BridgeDriver(NetworkDriver):
     def open(self) -> None:
         if self._settings.families:
             self._nft = nft.Nft()
-            self._firewall = Firewall(self._nft, self._instance, self._settings.families, self._log)
+            self._firewall = Firewall(self._nft, self._instance, self._state, self._settings.families, self._log)
+            self._watch = RulesetWatch(self._heal)
 
     def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
         if self._nft is not None:
             self._nft.close()
 
@@ -174,6 +180,13 @@ class BridgeDriver(NetworkDriver):
             refused = self._firewall.replace(segments, published)
             faults += [Fault(object=endpoint_id, reason=reason) for endpoint_id, reason in refused.items()]
         return faults
+
+    def _heal(self) -> None:
+        try:
+            if self._firewall is not None:
+                self._firewall.heal()
+        except WharfieError as error:
+            self._log.error("the firewall cannot be made whole again: %s", error)
 
     def _options(self, network: Network) -> BridgeOptions:
         return parse(network, self._settings.mtu)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from wharfie.spi.errors import Conflict, Unavailable
 from wharfie_net_bridge.beside import accept_beside
 from wharfie_net_bridge.nft import Nft, NftError
-from wharfie_net_bridge.ruleset import Element, Segment, change, render
+from wharfie_net_bridge.operator import CHAIN, OperatorRules
+from wharfie_net_bridge.ruleset import Element, Segment, chains, change, render
 
 
 class Firewall:
@@ -20,13 +23,14 @@ class Firewall:
     that starts gets its memory from `reconcile`, through `replace`.
     """
 
-    def __init__(self, nft: Nft, instance: str, families: frozenset[int], log: logging.Logger) -> None:
-        """`families`: the versions of IP that it has rules for."""
+    def __init__(self, nft: Nft, instance: str, state: Path, families: frozenset[int], log: logging.Logger) -> None:
+        """`state`: a folder that lasts. `families`: the versions of IP that it has rules for."""
         self.table = f"wharfie_{instance}"
         self.drop_strangers = False
         self._mark = f"wharfie:{instance}"
         self._nft = nft
         self._families = families
+        self._operator = OperatorRules(nft, self.table, state / "operator.nft", log)
         self._log = log
         self._lock = threading.Lock()
         self._built: bool | None = None  # whether strangers are dropped by the table that we made; None: there is none
@@ -94,6 +98,44 @@ class Firewall:
             self._build()
         return refused
 
+    def heal(self) -> None:
+        """Somebody else has changed the host's nftables: see that our table is whole, and make it again if it is not.
+        Errors: Unavailable."""
+        with self._lock:
+            if not self._segments:
+                return
+            if self._whole():
+                self._operator.remember()
+                self._stand_beside()
+            else:
+                self._log.warning(
+                    "nftables table inet %s was removed or changed by somebody else, making it again", self.table
+                )
+                self._build()
+
+    def _whole(self) -> bool:
+        """Whether the table has as many rules in each chain and elements in each set as it should."""
+        try:
+            items = self._nft.list(f"list table inet {self.table}")
+        except NftError:
+            return False
+        found = Counter(item["rule"]["chain"] for item in items if "rule" in item)
+        for item in items:
+            for kind in ("set", "map"):
+                if kind in item:
+                    found[item[kind]["name"]] = len(item[kind].get("elem", ()))
+        wanted = Counter({name: len(rules) for name, rules in self._chains().items()})
+        wanted.update(name for name, _ in {(element.set, element.key) for element in self._elements()})
+        del found[CHAIN]
+        return +found == +wanted
+
+    def _chains(self) -> dict[str, list[str]]:
+        return chains(self._families, drop_strangers=self.drop_strangers)
+
+    def _elements(self) -> list[Element]:
+        elements = [element for segment in self._segments.values() for element in segment.elements()]
+        return elements + [element for element, _ in self._ports.values()]
+
     def stand_beside(self) -> None:
         """See that our traffic passes the chains of others. A failure is logged: they are not ours to depend on."""
         with self._lock:
@@ -119,16 +161,26 @@ class Firewall:
     def _build(self) -> None:
         self._built = None
         try:
+            self._operator.remember()
             if self._segments:
-                elements = [element for segment in self._segments.values() for element in segment.elements()]
-                elements += [element for element, _ in self._ports.values()]
-                self._nft.run(render(self.table, elements, self._families, drop_strangers=self.drop_strangers))
+                self._make()
                 self._built = self.drop_strangers
             else:
                 self._nft.run(f"add table inet {self.table}\ndelete table inet {self.table}")
         except NftError as error:
             raise _unavailable(error) from error
         self._stand_beside()
+
+    def _make(self) -> None:
+        text = render(self.table, self._elements(), self._chains())
+        rules = self._operator.missing()
+        try:
+            self._nft.run(f"{rules}\n{text}")
+        except NftError:
+            if not rules:
+                raise
+            self._nft.run(text)
+            self._log.error("the operator's rules are not restored, for the kernel refuses them: %s", rules)
 
 
 def _unavailable(error: NftError) -> Unavailable:

@@ -49,6 +49,10 @@ class Nft:
         """Run commands in nft's own language as one transaction. Errors: NftError."""
         self._call(commands, 0)
 
+    def text(self, command: str) -> str:
+        """What a `list` command tells, in nft's own language. Errors: NftError."""
+        return self._call(command, 0)
+
     def list(self, command: str) -> list[dict[str, Any]]:
         """What a `list` command tells, as libnftables-json(5) has it. Errors: NftError."""
         text = self._call(command, _NFT_CTX_OUTPUT_JSON | _NFT_CTX_OUTPUT_HANDLE)

@@ -21,11 +21,12 @@ Elsewhere the verdict "accept" is only for this table; a table that drops goes o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from wharfie.spi.ipam import Subnet
 from wharfie.spi.network import Joined, Network
+from wharfie_net_bridge.operator import CHAIN
 from wharfie_net_bridge.options import BridgeOptions
 
 
@@ -140,7 +141,7 @@ _CHAINS = {
     ],
     "forward": [
         "iifname != @bridges oifname != @bridges goto strangers",
-        "jump operator",
+        f"jump {CHAIN}",
         "ct state established,related accept",
         "iifname . oifname @neighbours accept",
         "iifname @internal drop",
@@ -166,10 +167,16 @@ _CHAINS = {
 _STRANGERS_DROPPED = ['meta iifkind "bridge" return', 'meta oifkind "bridge" return', "drop"]
 
 
-def render(table: str, elements: Iterable[Element], families: frozenset[int], *, drop_strangers: bool) -> str:
+def chains(families: frozenset[int], *, drop_strangers: bool) -> dict[str, list[str]]:
+    """All chains but the operator's, with their rules. What is of none of `families` passes."""
+    passing = [f"meta nfproto ipv{version} accept" for version in sorted({4, 6} - families)]
+    found = {name: (passing if name in ("guard", "forward") else []) + rules for name, rules in _CHAINS.items()}
+    return {**found, "strangers": _STRANGERS_DROPPED if drop_strangers else []}
+
+
+def render(table: str, elements: Iterable[Element], chains: Mapping[str, Sequence[str]]) -> str:
     """The transaction that makes the table from whatever is there: nothing, an older state, a half-flushed one.
 
-    What is of none of `families` passes. Elements are of these families only.
     Who changes the type of a set or map in a later version must give it a new name: the kernel keeps the old type.
     """
     sets = dict(_SETS)
@@ -180,14 +187,11 @@ def render(table: str, elements: Iterable[Element], families: frozenset[int], *,
     lines = [f"table inet {table} {{"]
     lines += [f"set {name} {{ {text}; }}" for name, text in sets.items()]
     lines += [f"map {name} {{ {text}; }}" for name, text in maps.items()]
-    chains = {**_CHAINS, "strangers": _STRANGERS_DROPPED if drop_strangers else []}
-    lines += [f"chain {name} {{ {_BASE_CHAINS.get(name, '')} }}" for name in ("operator", *chains)]
+    lines += [f"chain {name} {{ {_BASE_CHAINS.get(name, '')} }}" for name in (CHAIN, *chains)]
     lines += ["}"]
     lines += [f"flush chain inet {table} {name}" for name in chains]
     lines += [f"flush set inet {table} {name}" for name in sets]
     lines += [f"flush map inet {table} {name}" for name in maps]
-    for version in {4, 6} - families:
-        lines += [f"add rule inet {table} {name} meta nfproto ipv{version} accept" for name in ("guard", "forward")]
     for name, rules in chains.items():
         lines += [f"add rule inet {table} {name} {rule}" for rule in rules]
     lines += change("add", table, elements)
