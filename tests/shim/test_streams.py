@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from conftest import House, eventually, frames, read_all
@@ -280,3 +283,62 @@ def test_clients_of_an_exec_end_when_its_exit_is_recorded(house: House) -> None:
     house.exec_exit("one", "x1")
     house.driver.exec_delete("one", "x1")
     assert read_all(client) == b""
+
+
+def test_a_deaf_client_holds_up_no_other_container_exec_or_signal(house: House) -> None:
+    house.create("one", "seq 1 1000000")
+    house.create("two", "trap 'exit 4' TERM; while :; do sleep 0.05; done")
+    deaf = house.attach("one", framed=False)
+    for name in ("one", "two"):
+        house.driver.start(name)
+    eventually(lambda: is_waiting_to_write(house, "one"))
+    house.driver.exec("one", "x", {"args": ["/bin/echo", "hi"], "env": []}, Io())
+    client = house.attach("one", "x", framed=False)
+    house.driver.exec_start("one", "x")
+    assert house.exec_exit("one", "x") == 0
+    assert read_all(client) == b"hi\n"
+    house.driver.signal("two", 15)
+    assert house.exit("two").code == 4
+    house.driver.signal("one", 9)
+    assert house.exit("one").code == 137
+    deaf.close()
+
+
+def is_waiting_to_write(house: House, id: str) -> bool:
+    """Whether the container's first process sleeps and has not for a moment: its pipe is full."""
+    pid = house.driver.state(id).pid
+    before = Path(f"/proc/{pid}/stat").read_text().split()
+    time.sleep(0.2)
+    return before == Path(f"/proc/{pid}/stat").read_text().split() and before[2] == "S"
+
+
+def test_exit_codes_survive_a_full_disk(image: Path, tmp_path: Path) -> None:
+    """There is no room for the records of the containers' ends."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], check=True)
+    try:
+        subprocess.run(["cp", "-a", str(image), str(disk / "root")], check=True)
+        house = House(disk)
+        try:
+            house.create("one", "read x; exit 5", io=Io(stdin=True))
+            house.create("two", "read x; exit 6", io=Io(stdin=True))
+            for name in ("one", "two"):
+                house.driver.start(name)
+            clients = {name: house.attach(name, framed=False) for name in ("one", "two")}
+            with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
+                while True:
+                    filler.write(bytes(4096))
+            clients["one"].sendall(b"\n")
+            assert house.exit("one").code == 5
+            house.driver.close()
+            clients["two"].sendall(b"\n")
+            assert read_all(clients["two"]) == b""
+            house.open()
+            ends = {state.id: state.exit and state.exit.code for state in house.driver.containers()}
+            assert ends == {"one": 5, "two": 6}
+            (disk / "filler").unlink()
+        finally:
+            house.clear()
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.start import container_attributes
@@ -18,6 +18,7 @@ from wharfie.spi.log import LogDriver, LogEntry, LogQuery, LogReader, LogRun, Ru
 from wharfie.spi.runtime import AttachRequest, RuntimeDriver
 
 _BATCH = 512  # entries read at once: a slow client holds no more than that
+T = TypeVar("T")
 _STREAM_NUMBER = {"stdout": 1, "stderr": 2}
 
 
@@ -78,7 +79,7 @@ class Output:
             raise InvalidArgument("Bad parameters: you must choose at least one stream")
         driver = await self.drivers.get(LogDriver, container.log_driver)
         facts = self.catalog.facts(container)
-        reader = await driver.call(LogDriver.open_reader, facts, container.log_options, query)
+        reader = await _opened(driver.call(LogDriver.open_reader, facts, container.log_options, query))
         streams = {name for name, wanted in (("stdout", stdout), ("stderr", stderr)) if wanted}
         try:
             yield ()
@@ -95,7 +96,7 @@ class Output:
             ended = live.waiting.future("next-exit")
             while True:
                 running = follow and container.state.running and not ended.done()
-                while runs := await asyncio.to_thread(read):
+                while runs := await _to_its_end(read):
                     yield runs
                 if not running:
                     return
@@ -127,6 +128,31 @@ class _Readiness:
 
     def __exit__(self, *_: object) -> None:
         self._loop.remove_reader(self._descriptor)
+
+
+async def _opened(opening: Awaitable[LogReader]) -> LogReader:
+    """The reader; when its client has left before it was there, it is closed as soon as it is."""
+    task = asyncio.ensure_future(opening)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_close_late)
+        raise
+
+
+def _close_late(task: asyncio.Future[LogReader]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+async def _to_its_end(read: Callable[[], T]) -> T:
+    """What a thread reads. Even when cancelled this waits for the thread: its descriptors must not be closed before."""
+    reading = asyncio.get_running_loop().run_in_executor(None, read)
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        await asyncio.wait((reading,))
+        raise
 
 
 def _runs(entries: Sequence[LogEntry]) -> Sequence[LogRun]:

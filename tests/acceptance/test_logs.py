@@ -1,0 +1,54 @@
+"""Logs of real containers: their options, and a disk that is full beneath them."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+
+import pytest
+
+LINES = 'i=0; while [ $i -lt {count} ]; do i=$((i+1)); echo "line $i"; done'
+
+
+def test_rotation_compression_and_attributes(daemon, name):
+    daemon.docker(
+        *("run", "--name", name, "--log-driver", "json-file", "--label", "tier=front", "--env", "STAGE=test"),
+        *("--log-opt", "max-size=20k", "--log-opt", "max-file=3", "--log-opt", "compress=true"),
+        *("--log-opt", "labels=tier", "--log-opt", "env=STAGE", "--log-opt", "tag={{.Name}}"),
+        *("--log-opt", "mode=non-blocking", "--log-opt", "max-buffer-size=2m"),
+        *("busybox", "sh", "-c", LINES.format(count=3000)),
+    )
+    log = daemon.inspect(name)["LogPath"]
+    folder = daemon.data / "containers" / daemon.inspect(name)["Id"]
+    kept = sorted(path.name.removeprefix(log.rsplit("/", 1)[1]) for path in folder.glob("*-json.log*"))
+    assert kept == ["", ".1.gz", ".2.gz"]
+    assert all(len(gzip.decompress(path.read_bytes())) <= 20_000 for path in folder.glob("*.gz"))
+    lines = daemon.docker("logs", name).splitlines()
+    assert lines == [f"line {number}" for number in range(3001 - len(lines), 3001)]
+    assert len(lines) > 250
+    details = daemon.docker("logs", "--details", "--tail", "1", name)
+    assert details == f"STAGE=test,tag={name},tier=front line 3000"
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_a_full_disk_costs_lines_of_the_log_and_nothing_else(daemon, name, driver):
+    program = f"{LINES.format(count=4000)}; echo errors >&2; exit 3"
+    daemon.docker("create", "--name", name, "--log-driver", driver, "busybox", "sh", "-c", program)
+    folder = daemon.data / "containers" / daemon.inspect(name)["Id"]
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=True)
+    try:
+        result = daemon.run_docker("start", "-a", name)
+        assert result.returncode == 3
+        assert result.stdout.decode().splitlines() == [f"line {number}" for number in range(1, 4001)]
+        assert result.stderr == b"errors\n"
+        assert daemon.inspect(name)["State"]["ExitCode"] == 3
+        kept = daemon.docker("logs", name).splitlines()
+        assert 0 < len(kept) < 4000
+        assert kept == [f"line {number}" for number in range(1, len(kept) + 1)]
+        subprocess.run(["mount", "-o", "remount,size=16m", folder], check=True)
+        assert daemon.run_docker("start", "-a", name).returncode == 3
+        later = daemon.docker("logs", name, both=True).splitlines()
+        assert later[: len(kept)] == kept
+        assert set(later[len(kept) :]) == {f"line {number}" for number in range(1, 4001)} | {"errors"}
+    finally:
+        subprocess.run(["umount", folder], check=True)
