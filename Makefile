@@ -13,7 +13,7 @@ space   := $(empty) $(empty)
 # What the engine needs of the host, then what only the tests use.
 DEBS    := python3-venv nftables libnftables1 iproute2 busybox-static ca-certificates
 DEBS    += docker-registry skopeo umoci podman openssl procps apache2-utils
-DEBS    += runc crun runsc tini
+DEBS    += runc crun runsc tini containernetworking-plugins iptables
 DEBS    += e2fsprogs btrfs-progs util-linux
 # What `make test-cgroup2` installs beside them; the kernel that it boots is unpacked and thrown away.
 CGROUP2_DEBS := qemu-system-x86 kmod
@@ -21,13 +21,15 @@ CGROUP2_DEBS := qemu-system-x86 kmod
 # The tests speak through the stock docker command line; where there is none, Debian's is taken out of its package, without
 # the daemon that comes with it.
 CLI     := $(if $(shell command -v docker),,$(BIN)/docker)
+# So is containerd, whose shim drives wharfie-runtime in a test: installed it would be a service of this host.
+SHIM    := $(if $(shell command -v containerd-shim-runc-v2),,$(BIN)/containerd)
 
 .PHONY: demo test test-cgroup2 check bench setup deps
 
 demo: setup
 	$(BIN)/python scripts/demo.py
 
-test: setup $(CLI)
+test: setup $(CLI) $(SHIM)
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest -n 3 --dist loadfile
 
 # The tests of control groups on a kernel that has version 2 alone, in a virtual machine. TESTS="paths" runs others there.
@@ -38,6 +40,10 @@ test-cgroup2: setup $(CLI)
 $(BIN)/docker: | deps
 	folder=$$(mktemp -d) && cd $$folder && apt-get update -qq && apt-get download -qq docker.io && dpkg -x docker.io*.deb . && \
 	install usr/bin/docker $(CURDIR)/$@ && rm -r $$folder
+
+$(BIN)/containerd: | deps
+	folder=$$(mktemp -d) && cd $$folder && apt-get update -qq && apt-get download -qq containerd && dpkg -x containerd*.deb . && \
+	install usr/bin/ctr usr/bin/containerd-shim-runc-v2 usr/bin/containerd $(CURDIR)/$(BIN) && rm -r $$folder
 
 bench: setup
 	$(BIN)/python scripts/bench.py

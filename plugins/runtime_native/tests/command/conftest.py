@@ -19,7 +19,7 @@ from wharfie_runtime_native.syscalls import prctl
 from wharfie.shim.cgroups import prune
 
 SCRIPT = Path(sys.executable).with_name("wharfie-runtime")
-PARENT = "wharfie-test-c"
+PARENT = f"wharfie-test-c{os.getpid()}"
 
 
 def wait_for(what, seconds=20):
