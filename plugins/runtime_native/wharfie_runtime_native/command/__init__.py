@@ -12,12 +12,18 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
+
+from wharfie.shim.sealed import run_sealed
+
+_MAKERS: Final = frozenset(("create", "exec", "run"))
+"""Commands whose process becomes one in a container, where what it runs from can be got hold of."""
 
 
 def main() -> NoReturn:
     """The console script. Collecting garbage and taking the interpreter apart would be a tenth of its time, for nothing:
     the process ends, and its memory with it."""
+    run_sealed(_MAKERS)
     gc.disable()
 
     from wharfie_runtime_native.command.app import run
