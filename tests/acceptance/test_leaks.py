@@ -22,8 +22,7 @@ from tests.traces import descriptors, files, proportional_size, threads, trace
 
 RUNS = int(os.environ.get("CHURN_RUNS", "30"))
 TURNS = int(os.environ.get("CHURN_TURNS", "60"))
-THREADS_MORE = 4
-KILOBYTES_MORE = 8 * 1024
+THREADS_MORE = 12  # a driver's workers are made when they are first needed at once, up to a limit
 
 
 @dataclass
@@ -47,11 +46,11 @@ def settled_figures(daemon: Daemon, before: Figures) -> Figures:
     return Figures.of(daemon)
 
 
-def assert_no_growth(before: Figures, now: Figures) -> None:
+def assert_no_growth(before: Figures, now: Figures, *, more: int = 0) -> None:
     """Memory: what an allocator keeps and caches fill is not told from a leak by one figure, so there is room for it."""
     assert now.descriptors <= before.descriptors + 2, (before, now)
     assert now.threads <= before.threads + THREADS_MORE, (before, now)
-    assert now.kilobytes <= before.kilobytes + KILOBYTES_MORE, (before, now)
+    assert now.kilobytes <= before.kilobytes + 8 * 1024 + more, (before, now)
 
 
 @pytest.mark.timeout(60 + 3 * RUNS)
@@ -198,8 +197,11 @@ class Ado:
 
 def _whole(client: socket.socket) -> bytes:
     data = b""
-    while piece := client.recv(65536):
-        data += piece
+    try:
+        while piece := client.recv(65536):
+            data += piece
+    except OSError as error:
+        raise AssertionError(f"{error} after {len(data)} bytes, the last are {data[-300:]!r}") from error
     return data
 
 
@@ -234,4 +236,5 @@ def test_much_ado_leaves_nothing(make_daemon):
     until(lambda: shim_descriptors() <= shim_before[0], 20, "the shim's descriptors as before")
     assert proportional_size(shim) <= shim_before[1] + 1024
     assert len(Path(f"/proc/{shim}/task/{shim}/children").read_text().split()) == 1
-    assert_no_growth(figures, settled_figures(daemon, figures))
+    # What an exec was can be asked for another five minutes.
+    assert_no_growth(figures, settled_figures(daemon, figures), more=6 * min(TURNS, 9000))

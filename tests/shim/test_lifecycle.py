@@ -6,6 +6,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import House, eventually, fds, frames, read_all
@@ -260,3 +261,13 @@ def test_preparation_with_an_unknown_user(house: House) -> None:
     with pytest.raises(InvalidArgument, match="unable to find group nosuch: no matching entries in group file"):
         house.create("one", "true", preparation=Preparation(groups=("nosuch",)))
     assert not house.folder("one").exists()
+
+
+def test_an_end_before_anybody_listens_is_heard(house: House, options: dict[str, Any]) -> None:
+    """Killed between the end of the process that made it and the shim's first look at its children."""
+    options["ends early"] = True
+    house.create("one", "true")
+    assert house.exit("one").code == 9
+    with pytest.raises(Conflict):
+        house.driver.start("one")
+    house.driver.delete("one")

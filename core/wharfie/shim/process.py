@@ -264,6 +264,7 @@ class Shim:
         # Python's own C handler writes a byte; a handler there must be, for the kernel to send anything at all.
         set_handler(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        os.write(theirs, b"x")  # the container's process may have been killed already, when there was no handler yet
         self._loop.watch(ours, READ, lambda events: self._reap(ours))
 
     def _reap(self, wakeup: int) -> None:
