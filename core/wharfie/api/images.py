@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -10,11 +11,13 @@ from starlette.responses import Response
 from wharfie.api import versions
 from wharfie.api.call import Asked
 from wharfie.api.credentials import RegistryAuth
+from wharfie.api.fetched import fetch
 from wharfie.api.query import Filters, Flag, Text, Texts
 from wharfie.api.responses import Empty, Json
-from wharfie.api.streams import Stream, begun, progress_response
+from wharfie.api.streams import Stream, begun, closing, progress_response
 from wharfie.api.views.image import distribution_view, history_view, image_view, search_view, summary_view
 from wharfie.engine.containers.commit import CommitRequest
+from wharfie.engine.images.progress import Progress
 from wharfie.engine.model.config import Config
 from wharfie.spi.errors import InvalidArgument
 
@@ -53,25 +56,26 @@ async def create(
             call.request,
             lambda progress: images.pull(from_image, tag, platform=platform, auth=auth, progress=progress),
         )
-    if from_source != "-":
-        raise InvalidArgument(
-            f'cannot import from "{from_source}": send the archive as the body, with fromSrc=-'
-            if from_source
-            else "one of fromImage and fromSrc is needed"
-        )
-    body = call.request.stream()
-    return await progress_response(
-        call.request,
-        lambda progress: images.import_(
-            body,
-            repository=repo,
-            tag=tag,
-            message=message,
-            changes=changes,
-            platform=platform,
-            progress=progress,
-        ),
-    )
+    if not from_source:
+        raise InvalidArgument("one of fromImage and fromSrc is needed")
+
+    async def work(progress: Progress) -> None:
+        body: AsyncIterator[bytes] = call.request.stream()
+        if from_source != "-":
+            url, body = await fetch(from_source)
+            progress({"status": f"Downloading from {url}"})
+        async with closing(body) as pieces:
+            await images.import_(
+                pieces,
+                repository=repo,
+                tag=tag,
+                message=message or f"Imported from {from_source}",
+                changes=changes,
+                platform=platform,
+                progress=progress,
+            )
+
+    return await progress_response(call.request, work)
 
 
 @router.post("/commit")

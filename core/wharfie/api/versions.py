@@ -35,6 +35,8 @@ PLATFORMS: Version = (1, 48)
 """From here on `platform` chooses an image's variant in history, load and save."""
 PLATFORM_OF_INSPECT: Version = (1, 49)
 PLATFORMS_OF_REMOVE: Version = (1, 50)
+IMAGE_CONFIG: Version = (1, 50)
+"""From here on an image's Config has no fields that only containers use."""
 
 NO_BRIDGE_NETFILTER: Version = (1, 50)
 """Before, info told of the kernel's bridge-nf-call settings and of TCP memory limits."""

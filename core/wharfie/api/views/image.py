@@ -15,6 +15,23 @@ if TYPE_CHECKING:
 
 _NO_NAME = "<none>:<none>"
 _NO_DIGEST = "<none>@<none>"
+_IMAGE_CONFIG = frozenset(
+    {
+        "User",
+        "ExposedPorts",
+        "Env",
+        "Cmd",
+        "Healthcheck",
+        "ArgsEscaped",
+        "Volumes",
+        "WorkingDir",
+        "Entrypoint",
+        "OnBuild",
+        "Labels",
+        "StopSignal",
+        "Shell",
+    }
+)
 
 
 def image_view(image: Image, version: Version, storage_driver: str) -> dict[str, Any]:
@@ -28,7 +45,7 @@ def image_view(image: Image, version: Version, storage_driver: str) -> dict[str,
         "Created": image.created,
         "DockerVersion": image.docker_version,
         "Author": image.author,
-        "Config": image.config.dump() | {"Labels": image.config.labels or None},
+        "Config": _config(image, version),
         "Architecture": image.architecture,
         "Os": image.os,
         "Size": image.size,
@@ -41,6 +58,12 @@ def image_view(image: Image, version: Version, storage_driver: str) -> dict[str,
     if version < versions.NO_VIRTUAL_SIZE:
         view["VirtualSize"] = image.size
     return view
+
+
+def _config(image: Image, version: Version) -> dict[str, Any]:
+    """Definition ImageConfig; older versions had fields in it that only containers use."""
+    found = image.config.dump() | {"Labels": image.config.labels or None}
+    return {key: value for key, value in found.items() if version < versions.IMAGE_CONFIG or key in _IMAGE_CONFIG}
 
 
 def summary_view(image: Image, version: Version, *, containers: int = -1, shared_size: int = -1) -> dict[str, Any]:

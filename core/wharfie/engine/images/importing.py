@@ -15,8 +15,6 @@ from wharfie.engine.images.unpack import Wanted
 from wharfie.engine.model.config import Config
 from wharfie.engine.model.image import Image, ImageLayer
 
-_DEFAULT_MESSAGE = "Imported from -"
-
 
 class Importer:
     """Imports one archive at a time; any number of them in parallel."""
@@ -43,10 +41,10 @@ class Importer:
             document = {
                 "architecture": target.architecture,
                 **({"variant": target.variant} if target.variant else {}),
-                "comment": message or _DEFAULT_MESSAGE,
+                "comment": message,
                 "config": config.dump(),
                 "created": now,
-                "history": [{"created": now, "comment": message or _DEFAULT_MESSAGE}],
+                "history": [{"created": now, "comment": message}],
                 "os": target.os,
                 "rootfs": {"type": "layers", "diff_ids": [diff_id]},
             }
