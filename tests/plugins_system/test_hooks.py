@@ -68,6 +68,7 @@ def test_each_plugin_is_judged_alone(site: Path):
         "hook-coroutine": State.BROKEN,
         "hook-argument": State.BROKEN,
         "hook-class": State.BROKEN,
+        "hook-settings": State.OPEN,
         "hook-empty": State.BROKEN,
     }
     assert "SystemExit: 3" in rows["hook-exits"].cause
@@ -198,3 +199,66 @@ def test_a_driver_that_exists_only_at_run_time(site: Path, drivers):
         return driver.distribution, row.state
 
     assert asyncio.run(scene()) == ("wharfie-hook-good 1.0", State.OPEN)
+
+
+async def with_settings(**plugins) -> Hooks:
+    hooks = Hooks(Inventory(), DriverSettings(plugins=plugins))
+    await hooks.load()
+    return hooks
+
+
+def heard() -> list:
+    return sys.modules["hostile_drivers.hook_settings"].HEARD
+
+
+def test_a_plugin_gets_its_settings_and_others_when_they_change(site: Path):
+    async def scene():
+        hooks = await with_settings(**{"hook-settings": {"deny": "bad"}})
+        assert [one.deny for one in heard()] == ["bad"]
+        await hooks.admit_image("good", "sha256:0", b"{}")
+        with pytest.raises(Forbidden, match="index 'sha256:1', repository None"):
+            await hooks.admit_image("bad", "sha256:0", b"{}", "sha256:1")
+        await hooks.reconfigure({"hook-settings": {"deny": "bad"}})
+        assert len(heard()) == 1  # nothing has changed
+        await hooks.reconfigure({})
+        assert heard()[-1] is None
+        await hooks.admit_image("bad", "sha256:0", b"{}")
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "text"),
+    [
+        ("hook-settings", {"colour": 1}, r"plugins\.hook-settings\.colour: no such key; known are deny, fail"),
+        ("hook-settings", {"deny": 5}, r"plugins\.hook-settings\.deny: 5 is not valid.*reload it with SIGHUP"),
+        ("hook-settings", {"fail": True}, "no such server"),
+        ("hook-good", {"a": 1}, r"plugins\.hook-good\.a: plugin .* takes no settings"),
+        ("hook-nowhere", {}, "required by daemon.json and not installed"),
+        ("hook-exits", {}, "cannot be imported"),
+    ],
+)
+def test_who_gives_a_plugin_settings_relies_on_it(site: Path, name: str, settings: dict, text: str):
+    async def scene():
+        hooks = await with_settings(**{name: settings})
+        with pytest.raises(Unavailable, match=text):
+            await hooks.admit_image("x", "sha256:0", b"{}")
+        with pytest.raises(Unavailable, match=text):
+            await hooks.adjust_container(WEB, {})
+        assert {row.name: row for row in hooks.states()}[name].cause
+        await hooks.reconfigure({})
+        await hooks.admit_image("x", "sha256:0", b"{}")
+
+    asyncio.run(scene())
+
+
+def test_a_plugin_whose_settings_are_wrong_is_not_asked(site: Path):
+    async def scene():
+        hooks = await with_settings(**{"hook-settings": {"deny": "bad"}})
+        await hooks.reconfigure({"hook-settings": {"deny": 5}})
+        await hooks.reconfigure({"hook-settings": {"deny": "bad"}})
+        with pytest.raises(Forbidden):
+            await hooks.admit_image("bad", "sha256:0", b"{}")
+        assert await hooks.known_drivers("volume") == ["dynamic"]
+
+    asyncio.run(scene())

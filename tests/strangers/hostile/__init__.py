@@ -73,6 +73,7 @@ HOOKS = (
     Stranger("wharfie-hook-coroutine", "hook-coroutine", "hook_bad:COROUTINE", group="wharfie.plugins"),
     Stranger("wharfie-hook-argument", "hook-argument", "hook_bad:ARGUMENT", group="wharfie.plugins"),
     Stranger("wharfie-hook-class", "hook-class", "hook_bad:Coroutine", group="wharfie.plugins"),
+    Stranger("wharfie-hook-settings", "hook-settings", "hook_settings:PLUGIN", group="wharfie.plugins"),
     Stranger("wharfie-hook-empty", "hook-empty", "good", group="wharfie.plugins"),
 )
 
