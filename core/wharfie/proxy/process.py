@@ -108,6 +108,8 @@ class Proxy:
                 self._list(channel)
                 answer = {"end": True, "pid": os.getpid(), "version": VERSION}
             case "quit":
+                for name in list(self._owners):
+                    self._drop(name)
                 self._loop.stop()
         if self._trouble:
             answer["trouble"], self._trouble = self._trouble, ""

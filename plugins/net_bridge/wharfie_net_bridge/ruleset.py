@@ -132,7 +132,8 @@ _BASE_CHAINS = {
 _CHAINS = {
     "guard": ['iifname != "lo" ip daddr 127.0.0.0/8 drop'],
     "prerouting": ["fib daddr type local jump published"],
-    "output": ["fib daddr type local jump published"],
+    # A packet cannot leave with the source ::1: such calls are the proxy's.
+    "output": ["ip6 daddr ::1 return", "fib daddr type local jump published"],
     "published": [
         "meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @bound4",
         "meta nfproto ipv4 dnat ip to meta l4proto . th dport map @ports4",

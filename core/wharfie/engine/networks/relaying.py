@@ -32,11 +32,17 @@ class Relaying:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> Mapping[str, Mapping[Place, socket.socket]]:
-        """The sockets that a proxy of the last daemon holds, by owner; they are the caller's. It serves on, unless nothing
-        is to be relayed any more."""
+        """The sockets that a proxy of the last daemon holds, by owner; they are the caller's. It serves on.
+
+        If nothing is to be relayed any more, it ends: its sockets listen, and nobody would accept.
+        """
         held = await asyncio.to_thread(self._proxy.inherit)
         if not self.enabled:
             await asyncio.to_thread(self._proxy.quit)
+            for places in held.values():
+                for inherited in places.values():
+                    inherited.close()
+            return {}
         self._watch()
         return held
 

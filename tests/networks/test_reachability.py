@@ -1,0 +1,218 @@
+"""Who reaches whom, by which address, and who the callee thinks is calling. The table is the specification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import pytest
+
+from tests.harness import until
+from tests.networks.lab import SPARE, Lab
+from tests.networks.places import LOST
+
+PATIENCE = 20.0
+"""Seconds for an answer that must come."""
+MODE = "-o com.docker.network.bridge.gateway_mode_ipv"
+
+NETWORKS = {
+    "front": "--ipv6 --subnet 10.213.100.0/24 --subnet fd12:213:100::/64",
+    "plain": "--subnet 10.213.101.0/24",
+    "apart": "--subnet 10.213.102.0/24 -o com.docker.network.bridge.enable_icc=false",
+    "inner": "--subnet 10.213.103.0/24 --internal",
+    "routed": f"--ipv6 --subnet 10.213.104.0/24 --subnet fd12:213:104::/64 {MODE}4=routed {MODE}6=routed",
+    "local": "--subnet 10.213.105.0/24 -o com.docker.network.bridge.host_binding_ipv4=127.0.0.1",
+    "lan": "-d macvlan -o parent=lan0 --ipv6 --subnet 10.213.9.0/24 --subnet fd12:213:9::/64",
+}
+CONTAINERS = {
+    "web": "--network front --ip 10.213.100.2 --ip6 fd12:213:100::2 -p 8080:80 -p 8080:80/udp -p 127.0.0.1:8081:80"
+    f" -p 127.0.0.1:8081:80/udp -p {SPARE}:8082:80 -p [::1]:8083:80 -p [fd12:213:1::1]:8084:80",
+    "friend": "--network front --ip 10.213.100.3 --ip6 fd12:213:100::3",
+    "old": "--network plain --ip 10.213.101.2 -p 8090:80 -p 8090:80/udp -p [::1]:8091:80",
+    "one": "--network apart --ip 10.213.102.2 -p 8100:80",
+    "two": "--network apart --ip 10.213.102.3",
+    "vault": "--network inner --ip 10.213.103.2 -p 8110:80",
+    "clerk": "--network inner --ip 10.213.103.3",
+    "open": "--network routed --ip 10.213.104.2 --ip6 fd12:213:104::2 -p 8120:80",
+    "shy": "--network local --ip 10.213.105.2 -p 8130:80",
+    "guest": "--network lan --ip 10.213.9.10 --ip6 fd12:213:9::10",
+    "peer": "--network lan --ip 10.213.9.11 --ip6 fd12:213:9::11",
+}
+
+
+class Row(NamedTuple):
+    caller: str
+    address: str
+    port: int
+    answer: str = ""  # who answers, and whom it sees; empty: nobody
+    without_proxy: str | None = None  # where that differs with userland-proxy: false
+    kinds: str = "tcp"
+
+
+BOTH = "tcp udp"
+TABLE = (
+    # A port on all addresses: outside callers are seen as themselves, callers by loopback as the bridge.
+    Row("outside", "10.213.1.1", 8080, "web 10.213.1.2", kinds=BOTH),
+    Row("outside", SPARE, 8080, "web 10.213.1.2"),
+    Row("outside", "fd12:213:1::1", 8080, "web fd12:213:1::2", kinds=BOTH),
+    Row("outside", "10.213.100.1", 8080, "web 10.213.1.2"),
+    Row("host", "127.0.0.1", 8080, "web 10.213.100.1", kinds=BOTH),
+    Row("host", "::1", 8080, "web fd12:213:100::1", "", kinds=BOTH),
+    Row("host", "10.213.1.1", 8080, "web 10.213.1.1"),
+    Row("host", "fd12:213:1::1", 8080, "web fd12:213:1::1"),
+    Row("friend", "10.213.1.1", 8080, "web 10.213.100.1", kinds=BOTH),
+    Row("friend", "fd12:213:1::1", 8080, "web fd12:213:100::1"),
+    Row("web", "10.213.1.1", 8080, "web 10.213.100.1"),
+    Row("old", "10.213.1.1", 8080, "web 10.213.100.1"),
+    Row("old", "10.213.101.1", 8080, "web 10.213.100.1"),
+    Row("two", "10.213.1.1", 8080, "web 10.213.100.1"),
+    Row("clerk", "10.213.1.1", 8080),
+    Row("clerk", "10.213.103.1", 8080),
+    # Bound to loopback: the host only, however the packet comes.
+    Row("host", "127.0.0.1", 8081, "web 10.213.100.1", kinds=BOTH),
+    Row("host", "::1", 8083, "web fd12:213:100::1", ""),
+    Row("outside", "10.213.1.1", 8081, kinds=BOTH),
+    Row("outside", "127.0.0.1", 8081, kinds=BOTH),
+    Row("outside", "127.0.0.1", 8080, kinds=BOTH),
+    Row("outside", "fd12:213:1::1", 8083),
+    Row("friend", "10.213.1.1", 8081),
+    Row("friend", "10.213.100.1", 8081),
+    Row("friend", "fd12:213:100::1", 8083),
+    # Bound to one address of the host.
+    Row("outside", SPARE, 8082, "web 10.213.1.2"),
+    Row("outside", "10.213.1.1", 8082),
+    Row("host", "127.0.0.1", 8082),
+    Row("friend", SPARE, 8082, "web 10.213.100.1"),
+    Row("outside", "fd12:213:1::1", 8084, "web fd12:213:1::2"),
+    Row("host", "::1", 8084),
+    # A container without IPv6, by the host's IPv6 addresses: through the proxy, seen as the bridge.
+    Row("outside", "10.213.1.1", 8090, "old 10.213.1.2", kinds=BOTH),
+    Row("outside", "fd12:213:1::1", 8090, "old 10.213.101.1", "", kinds=BOTH),
+    Row("friend", "fd12:213:1::1", 8090, "old 10.213.101.1", ""),
+    Row("host", "::1", 8090, "old 10.213.101.1", "", kinds=BOTH),
+    Row("host", "::1", 8091, "old 10.213.101.1", ""),
+    Row("outside", "fd12:213:1::1", 8091),
+    # By the container's own address: neighbours and the host.
+    Row("friend", "10.213.100.2", 80, "web 10.213.100.3", kinds=BOTH),
+    Row("friend", "10.213.100.2", 81, "web 10.213.100.3"),
+    Row("friend", "fd12:213:100::2", 80, "web fd12:213:100::3"),
+    Row("host", "10.213.100.2", 81, "web 10.213.100.1"),
+    Row("host", "fd12:213:100::2", 81, "web fd12:213:100::1"),
+    Row("outside", "10.213.100.2", 80, kinds=BOTH),
+    Row("outside", "10.213.100.2", 81),
+    Row("outside", "fd12:213:100::2", 80),
+    Row("outside", "10.213.100.3", 80),
+    Row("old", "10.213.100.2", 80, kinds=BOTH),
+    Row("friend", "10.213.101.2", 80),
+    Row("friend", "10.213.104.2", 81),
+    # Without icc neighbours are apart, but for what is published.
+    Row("two", "10.213.102.2", 80),
+    Row("two", "10.213.1.1", 8100, "one 10.213.102.1"),
+    Row("host", "10.213.102.2", 81, "one 10.213.102.1"),
+    Row("outside", "10.213.1.1", 8100, "one 10.213.1.2"),
+    # Internal: among themselves and with the host, and no port.
+    Row("clerk", "10.213.103.2", 80, "vault 10.213.103.3", kinds=BOTH),
+    Row("host", "10.213.103.2", 80, "vault 10.213.103.1"),
+    Row("outside", "10.213.1.1", 8110),
+    Row("outside", "10.213.103.2", 80),
+    Row("host", "127.0.0.1", 8110),
+    Row("host", "::1", 8110),
+    Row("friend", "10.213.103.2", 80),
+    Row("clerk", "10.213.1.2", 80),
+    Row("clerk", "10.213.100.2", 80),
+    # Routed: published ports by the container's address, and no port of the host.
+    Row("outside", "10.213.104.2", 80, "open 10.213.1.2"),
+    Row("outside", "fd12:213:104::2", 80, "open fd12:213:1::2"),
+    Row("outside", "10.213.104.2", 81),
+    Row("outside", "fd12:213:104::2", 81),
+    Row("outside", "10.213.1.1", 8120),
+    Row("host", "127.0.0.1", 8120),
+    Row("host", "::1", 8120),
+    Row("open", "10.213.1.2", 80, "outside 10.213.104.2"),
+    Row("open", "fd12:213:1::2", 80, "outside fd12:213:104::2"),
+    # A network whose ports are bound to loopback unless they say otherwise.
+    Row("host", "127.0.0.1", 8130, "shy 10.213.105.1"),
+    Row("outside", "10.213.1.1", 8130),
+    Row("host", "::1", 8130),
+    # Out into the world: with the host's address, of IPv6 too.
+    Row("friend", "10.213.1.2", 80, "outside 10.213.1.1", kinds=BOTH),
+    Row("friend", "fd12:213:1::2", 80, "outside fd12:213:1::1"),
+    Row("two", "10.213.1.2", 80, "outside 10.213.1.1"),
+    # macvlan: a machine of its own on the parent's network, out of the host's reach.
+    Row("neighbour", "10.213.9.10", 80, "guest 10.213.9.2", kinds=BOTH),
+    Row("neighbour", "fd12:213:9::10", 81, "guest fd12:213:9::2"),
+    Row("peer", "10.213.9.10", 80, "guest 10.213.9.11"),
+    Row("peer", "fd12:213:9::10", 80, "guest fd12:213:9::11"),
+    Row("guest", "10.213.9.2", 80, "neighbour 10.213.9.10"),
+    Row("host", "10.213.9.10", 80),
+    Row("friend", "10.213.9.10", 80),
+    Row("outside", "10.213.9.10", 80),
+    Row("guest", "10.213.100.2", 80),
+)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Iterator[Lab]:
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    try:
+        lab.build()
+        for name, words in NETWORKS.items():
+            lab.daemon.docker("network", "create", *words.split(), name)
+        lab.containers(CONTAINERS)
+        yield lab
+    finally:
+        lab.close()
+
+
+def differences(lab: Lab, rows: list[tuple[Row, str]]) -> list[str]:
+    """Ask all at once; what is not as the table says."""
+
+    def ask(caller: str, address: str, port: int, kind: str, wanted: str) -> str:
+        found = lab.places[caller].ask(address, port, kind, wait=PATIENCE if wanted else LOST)
+        where = f"{caller} to {address} port {port}/{kind}"
+        return "" if found == wanted else f"{where}: {found or 'no answer'}, and not {wanted or 'no answer'}"
+
+    questions = [(*row[:3], kind, wanted) for row, wanted in rows for kind in row.kinds.split()]
+    with ThreadPoolExecutor(48) as pool:
+        return [found for found in pool.map(lambda question: ask(*question), questions) if found]
+
+
+def test_with_userland_proxy(lab):
+    assert differences(lab, [(row, row.answer) for row in TABLE]) == []
+
+
+def test_without_userland_proxy(lab):
+    """The daemon dies, and comes again with another configuration; containers and ports go on."""
+    lab.daemon.kill()
+    lab.daemon.config["userland-proxy"] = False
+    lab.daemon.start()
+    rows = [(row, row.answer if row.without_proxy is None else row.without_proxy) for row in TABLE]
+    assert differences(lab, rows) == []
+    assert not [line for line in lab.daemon.processes() if "wharfie.proxy" in line]
+
+
+def test_after_the_hosts_firewall_was_flushed(lab):
+    lab.places["host"].sh("nft flush ruleset; nft add table inet theirs")
+    first = next(row for row in TABLE if row.answer and row.kinds == "tcp")
+    until(lambda: not differences(lab, [(first, first.answer)]), 20, "a whole table")
+    rows = [(row, row.answer if row.without_proxy is None else row.without_proxy) for row in TABLE]
+    assert differences(lab, rows) == []
+    assert "theirs" in lab.places["host"].sh("nft list tables")
+
+
+def test_without_iptables_the_proxy_serves_alone(lab):
+    with lab.another({"iptables": False, "ip6tables": False}) as daemon:
+        before = lab.places["host"].sh("nft list tables")
+        lab.container(daemon, "bare", "-p", "8140:80", "-p", "8140:80/udp", "-p", "127.0.0.1:8141:80")
+        gateway = daemon.gateway
+        rows = [
+            Row("outside", "10.213.1.1", 8140, f"bare {gateway}", kinds=BOTH),
+            Row("outside", "fd12:213:1::1", 8140, f"bare {gateway}"),
+            Row("host", "127.0.0.1", 8140, f"bare {gateway}"),
+            Row("host", "127.0.0.1", 8141, f"bare {gateway}"),
+            Row("host", "::1", 8140, f"bare {gateway}"),
+            Row("outside", "10.213.1.1", 8141),
+        ]
+        assert differences(lab, [(row, row.answer) for row in rows]) == []
+        assert lab.places["host"].sh("nft list tables") == before
