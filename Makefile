@@ -49,6 +49,7 @@ bench: setup
 	$(BIN)/python scripts/bench.py
 	$(BIN)/python scripts/bench_images.py
 	$(BIN)/python scripts/bench_networks.py
+	$(BIN)/python scripts/bench_runtimes.py
 
 check: setup
 	$(BIN)/ruff format --check .

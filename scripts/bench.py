@@ -336,12 +336,14 @@ def warm_up(engines: Sequence[Contender], program: str) -> None:
         engine.samples.clear()
 
 
-def document(engines: Sequence[Contender], figures: Sequence[Figure], client: str, rounds: int) -> dict[str, Any]:
-    """All that was found, for other programs."""
+def document(
+    engines: Sequence[Contender], figures: Sequence[Figure], client: str, rounds: int, beside: str = THEIRS
+) -> dict[str, Any]:
+    """All that was found, for other programs. `beside`: to whom the ratios are."""
     by_name = {engine.name: engine for engine in engines}
     ratios = {}
-    if by_name.keys() == {OURS, THEIRS}:
-        ratios = {figure.key: by_name[OURS].median(figure.key) / by_name[THEIRS].median(figure.key) for figure in figures}
+    if beside != OURS and by_name.keys() >= {OURS, beside}:
+        ratios = {figure.key: by_name[OURS].median(figure.key) / by_name[beside].median(figure.key) for figure in figures}
     return {
         "date": time.strftime("%Y-%m-%d"),
         "machine": {"kernel": platform.release(), "arch": platform.machine(), "cpus": os.cpu_count()},
@@ -392,9 +394,17 @@ def _rounded(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def report(engines: Sequence[Contender], figures: Sequence[Figure], *, client: str, rounds: int, target: str | None) -> int:
+def report(
+    engines: Sequence[Contender],
+    figures: Sequence[Figure],
+    *,
+    client: str,
+    rounds: int,
+    target: str | None,
+    beside: str = THEIRS,
+) -> int:
     """For people, or with `target` for programs: a file, or "-". The exit status."""
-    found = document(engines, figures, client, rounds)
+    found = document(engines, figures, client, rounds, beside)
     if target == "-":
         print(json.dumps(found, indent=2))
         return 0

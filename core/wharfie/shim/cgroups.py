@@ -66,6 +66,10 @@ class GroupReader(ABC):
     def oom_kills(self) -> int:
         """How many processes the kernel has killed in this group for its memory limit."""
 
+    @abstractmethod
+    def is_frozen(self) -> bool:
+        """Whether its processes are stopped, or are being."""
+
     def pids(self) -> list[int]:
         """Host pids of the processes in the group and in groups below it."""
         return tree_pids(next(iter(self.directories().values())))
@@ -83,6 +87,9 @@ class V1Reader(GroupReader):
     def directories(self) -> Mapping[str, str]:
         """By the mount point's name, which is "cpu,cpuacct" where two controllers share a hierarchy."""
         return self._directories
+
+    def is_frozen(self) -> bool:
+        return read(self._controllers.get("freezer", ""), "freezer.state").strip() in ("FREEZING", "FROZEN")
 
     def oom_kills(self) -> int:
         directory = self._controllers.get("memory")
@@ -141,6 +148,9 @@ class V2Reader(GroupReader):
 
     def directories(self) -> Mapping[str, str]:
         return {"": self._directory}
+
+    def is_frozen(self) -> bool:
+        return read(self._directory, "cgroup.freeze").strip() == "1"
 
     def oom_kills(self) -> int:
         return flat(read(self._directory, "memory.events")).get("oom_kill", 0)

@@ -67,10 +67,6 @@ class Cgroup(GroupReader):
             except ProcessLookupError:
                 pass
 
-    @abstractmethod
-    def is_frozen(self) -> bool:
-        """Whether it is stopped, or is being."""
-
     def remove_empty(self) -> None:
         """Remove the group if nobody is in it, else leave it alone: the processes are somebody else's."""
         end = time.monotonic() + _EMPTY_SECONDS

@@ -171,9 +171,6 @@ class CgroupV1(V1Reader, Cgroup):
     def thaw(self) -> None:
         write(self._directory("freezer", "a pause"), "freezer.state", "THAWED")
 
-    def is_frozen(self) -> bool:
-        return read(self._controllers.get("freezer", ""), "freezer.state").strip() in ("FREEZING", "FROZEN")
-
     def kill(self) -> None:
         freezer = self._controllers.get("freezer", "")
         frozen = Path(freezer, "freezer.state").exists()

@@ -164,9 +164,6 @@ class CgroupV2(V2Reader, Cgroup):
     def thaw(self) -> None:
         write(self._directory, "cgroup.freeze", "0")
 
-    def is_frozen(self) -> bool:
-        return read(self._directory, "cgroup.freeze").strip() == "1"
-
     def kill(self) -> None:
         if Path(self._directory, "cgroup.kill").exists():
             write(self._directory, "cgroup.kill", "1")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
+from wharfie.shim.cgroups import open_reader
 from wharfie.spi.errors import NotFound
-from wharfie_runtime_native import cgroups, gate, pids
+from wharfie_runtime_native import gate, pids
 from wharfie_runtime_native.command.store import Folder, Record, Store
 
 Status = Literal["creating", "created", "running", "paused", "stopped"]
@@ -27,7 +28,7 @@ def status_of(folder: Folder, record: Record, *, locked: bool = False) -> Status
         return "stopped" if locked or not folder.is_locked() else "creating"
     if not pids.is_alive(record.pid, record.pid_start):
         return "stopped"
-    if cgroups.open_cgroup(record.cgroup).is_frozen():
+    if open_reader(record.cgroup).is_frozen():
         return "paused"
     return "created" if gate.is_waiting(folder.fd) else "running"
 

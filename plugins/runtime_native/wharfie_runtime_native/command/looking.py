@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import Final
 
 import click
 
+from wharfie.shim.cgroups import open_reader
 from wharfie.spi.errors import DriverError
-from wharfie_runtime_native import cgroups, features
 from wharfie_runtime_native.command.containers import record_of, state_of, states
 from wharfie_runtime_native.command.session import Session
 
@@ -58,7 +57,7 @@ def ps_command(session: Session, format: str, id: str, options: tuple[str, ...])
     """Show a container's processes, by the host's pids. OPTIONS are ps(1)'s, -ef if there are none."""
     folder = session.store.find(id)
     try:
-        pids = sorted(cgroups.open_cgroup(record_of(folder).cgroup).pids())
+        pids = sorted(open_reader(record_of(folder).cgroup).pids())
     finally:
         folder.close()
     if format == "json":
@@ -69,6 +68,8 @@ def ps_command(session: Session, format: str, id: str, options: tuple[str, ...])
 
 
 def _ps(options: tuple[str, ...]) -> list[str]:
+    import subprocess  # for a person at a terminal; engines want JSON
+
     try:
         done = subprocess.run(["ps", *options], capture_output=True, text=True, errors="replace", check=False)
     except FileNotFoundError:
@@ -95,4 +96,6 @@ def _select(lines: list[str], pids: list[int]) -> list[str]:
 @click.command("features")
 def features_command() -> None:
     """Print what this runtime can do (runtime-spec, features.md)."""
-    click.echo(json.dumps(features.features(), indent=2))
+    from wharfie_runtime_native.features import features  # none of its tables is for the other commands
+
+    click.echo(json.dumps(features(), indent=2))
