@@ -17,7 +17,7 @@ mount --make-rshared /
 ip link set lo up
 hostname guest
 ulimit -n 65536
-for module in overlay tun; do modprobe $module; done
+for module in overlay tun loop; do modprobe $module; done
 
 . /etc/tests.sh
 cd "$work" || exit 1
