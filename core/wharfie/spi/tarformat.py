@@ -11,6 +11,7 @@ any size into memory, and loses nanoseconds. Here every length has a limit befor
 from __future__ import annotations
 
 import os
+import select
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ _KINDS = frozenset({REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, FOLDER
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
 _GNU_SPARSE_FIELDS = struct.Struct("96sB12s")  # at 386: four pairs, "extended" flag, real size
 _CHUNK = 1 << 20
+_PATIENCE_MS = 5_000
+"""How long a read may wait before it tells that it is not stuck."""
 _ZEROS = bytes(BLOCK)
 
 Region = tuple[int, int]
@@ -87,6 +90,8 @@ class Reader:
 
     def __init__(self, source: int) -> None:
         self._source = source
+        self._poller = select.poll()
+        self._poller.register(source, select.POLLIN)
         self._buffer = bytearray(_CHUNK)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0  # what of the buffer is filled and not yet used
@@ -140,19 +145,28 @@ class Reader:
         """Where in the source the present entry's data begins. For a source that can seek, before anything is copied."""
         return os.lseek(self._source, 0, os.SEEK_CUR) - (self._end - self._start)
 
-    def copy(self, target: int, count: int) -> None:
-        """Write the next `count` bytes of the present entry's data to `target`, at its file position."""
+    def pieces(self, count: int) -> Iterator[memoryview]:
+        """The next `count` bytes of the present entry's data; each piece is overwritten by the next."""
         self._left -= count
         while count:
             if self._start == self._end:
                 self._refill()
             piece = self._view[self._start : min(self._end, self._start + count)]
+            self._start += len(piece)
+            count -= len(piece)
+            yield piece
+
+    def copy(self, target: int, count: int) -> None:
+        """Write the next `count` bytes of the present entry's data to `target`, at its file position."""
+        for piece in self.pieces(count):
             written = os.write(target, piece)
-            self._start += written
-            count -= written
+            while written < len(piece):
+                written += os.write(target, piece[written:])
 
     def _read(self, into: memoryview) -> int:
         progress()
+        while not self._poller.poll(_PATIENCE_MS):  # a layer that still arrives: its registry may be slow
+            progress()
         return os.readv(self._source, [into])
 
     def _refill(self) -> None:

@@ -19,11 +19,12 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from wharfie.spi.errors import DataLoss, InvalidArgument, from_os_error
+from wharfie.store.arrival import Arriving, Growth, Interrupted
 
 LEFTOVER_BYTES = 1 << 30
 LEFTOVER_SECONDS = 7 * 86400
@@ -42,7 +43,9 @@ class Ingest:
         self._digest = digest
         self._size = size
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        store.begun(path.name)
+        self.descriptor = -1
+        self.growth = Growth()
+        store.begun(path.name, self)
         with _disk():
             self.descriptor = os.open(path, flags, 0o600)
         self._hash = hashlib.sha256()
@@ -56,9 +59,12 @@ class Ingest:
             self.offset += count
         if self.offset > self._size:
             self.restart()
+        self.growth.reached(self.offset)
 
     def restart(self) -> None:
         """Forget what is there: it was wrong."""
+        self.growth.ended(whole=False)
+        self.growth = Growth()
         with _disk():
             os.ftruncate(self.descriptor, 0)
             os.lseek(self.descriptor, 0, os.SEEK_SET)
@@ -76,22 +82,28 @@ class Ingest:
                 count = os.write(self.descriptor, view)
                 self.offset += count
                 view = view[count:]
+        self.growth.reached(self.offset)
 
     def commit(self) -> None:
-        """Give the blob its name if it is what was announced. Errors: InvalidArgument."""
+        """Give the blob its name if it is what was announced. Errors: InvalidArgument.
+
+        Who reads along is told of the end before the disk has everything: what is made of it waits for the disk itself.
+        """
         if self.offset != self._size:
             raise InvalidArgument(f"blob {self._digest} has {self.offset} bytes, but its descriptor says {self._size}")
         if "sha256:" + self._hash.hexdigest() != self._digest:
             raise InvalidArgument(f"filesystem layer verification failed for digest {self._digest}")
+        self.growth.ended(whole=True)
         self._store.settle(self.descriptor, self._path, self._digest)
         self.close()
 
     def close(self) -> None:
         """Keep what is there for the next attempt. May be repeated."""
+        self.growth.ended(whole=False)
+        self._store.ended(self._path.name, self)
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
-            self._store.ended(self._path.name)
 
     def discard(self) -> None:
         """Remove what is there, unless it was committed. May be repeated."""
@@ -101,7 +113,7 @@ class Ingest:
 
 
 class Spool:
-    """A body of unknown digest. Write to `descriptor`, then `commit`; `discard` whatever happens."""
+    """A body of unknown digest. `write`, then `commit`; `discard` whatever happens."""
 
     def __init__(self, store: ContentStore, path: Path) -> None:
         self._store = store
@@ -113,7 +125,7 @@ class Spool:
     def size(self) -> int:
         return os.fstat(self.descriptor).st_size
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: memoryview | bytes) -> None:
         """Append."""
         view = memoryview(data)
         with _disk():
@@ -130,18 +142,37 @@ class Spool:
             offset += count
         return "sha256:" + hasher.hexdigest()
 
-    def commit(self, digest: str) -> None:
-        """Name the blob. `digest` is what `digest()` said; nothing may have been written since."""
-        self._store.settle(self.descriptor, self.path, digest)
-        os.close(self.descriptor)
-        self.descriptor = -1
+    def first(self, count: int) -> bytes:
+        """The first bytes."""
+        if self.descriptor >= 0:
+            return os.pread(self.descriptor, count, 0)
+        with _disk(), self.path.open("rb", buffering=0) as file:
+            return file.read(count)
 
-    def discard(self) -> None:
-        """Remove it, unless it was committed. May be repeated."""
+    def rest(self) -> None:
+        """Close the descriptor: nothing is written any more, and there are many of these."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
-            self.path.unlink(missing_ok=True)
+
+    def commit(self, digest: str) -> None:
+        """Name the blob. `digest` is of what was written, all of it. May be repeated; the spool itself stays."""
+        draft = self._store.draft()
+        try:
+            with _disk():
+                os.link(self.path, draft)
+                descriptor = os.open(draft, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                self._store.settle(descriptor, draft, digest)
+            finally:
+                os.close(descriptor)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove it; a blob that it was named stays. May be repeated."""
+        self.rest()
+        self.path.unlink(missing_ok=True)
 
 
 class ContentStore:
@@ -152,7 +183,7 @@ class ContentStore:
         self._blobs = root / "blobs" / "sha256"
         self._ingest = root / "ingest"
         self._lock = threading.Lock()
-        self._open: set[str] = set()  # names in `ingest` that are written
+        self._open: dict[str, Ingest] = {}  # by their names in `ingest`
 
     def open(self) -> None:
         """Make the folders, and bound what a killed predecessor left unfinished."""
@@ -167,15 +198,31 @@ class ContentStore:
                 path.unlink()
         self.bound_leftovers()
 
-    def begun(self, name: str) -> None:
+    def begun(self, name: str, ingest: Ingest) -> None:
         """A file of `ingest` is written from now on."""
         with self._lock:
-            self._open.add(name)
+            self._open[name] = ingest
 
-    def ended(self, name: str) -> None:
-        """It is not written any more."""
+    def ended(self, name: str, ingest: Ingest) -> None:
+        """It is not written any more, and its descriptor may go."""
         with self._lock:
-            self._open.discard(name)
+            if self._open.get(name) is ingest:
+                del self._open[name]
+
+    def follow(self, digest: str, check: Callable[[], None]) -> Arriving:
+        """A blob for reading, also while it arrives; `check`: see there. Errors: Interrupted when it is not here."""
+        name = _hex(digest)
+        with self._lock, _disk():
+            ingest = self._open.get(name)
+            if ingest is not None and ingest.descriptor >= 0:
+                return Arriving(os.dup(ingest.descriptor), ingest.growth, check)
+            try:
+                descriptor = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise Interrupted from None
+        whole = Growth(os.fstat(descriptor).st_size)
+        whole.ended(whole=True)
+        return Arriving(descriptor, whole, check)
 
     def leftovers(self) -> dict[str, int]:
         """Bytes of what was not finished, by digest, the newest first. Downloads under way are not among them."""
@@ -258,7 +305,7 @@ class ContentStore:
         """Keep a small document; gives its digest. May be repeated."""
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         if self.size(digest) != len(data):
-            ingest = Ingest(self, self._ingest / f"spool-{secrets.token_hex(8)}", digest, len(data))
+            ingest = Ingest(self, self.draft(), digest, len(data))
             try:
                 ingest.write(data)
                 ingest.commit()
@@ -272,7 +319,11 @@ class ContentStore:
 
     def spool(self) -> Spool:
         """Begin a body of unknown digest."""
-        return Spool(self, self._ingest / f"spool-{secrets.token_hex(8)}")
+        return Spool(self, self.draft())
+
+    def draft(self) -> Path:
+        """A name for a file that is not a blob yet. Does not block."""
+        return self._ingest / f"spool-{secrets.token_hex(8)}"
 
     def settle(self, descriptor: int, path: Path, digest: str) -> None:
         """Make a written file durable, then give it its name, then make the name durable."""
@@ -294,7 +345,7 @@ class ContentStore:
             "mediaType": "application/vnd.oci.image.index.v1+json",
             "manifests": manifests,
         }
-        draft = self._ingest / f"spool-{secrets.token_hex(8)}"
+        draft = self.draft()
         with _disk():
             draft.write_text(json.dumps(document, separators=(",", ":")))
             draft.replace(self.root / "index.json")

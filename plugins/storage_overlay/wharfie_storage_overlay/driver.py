@@ -37,6 +37,7 @@ class OverlayDriver(StorageDriver):
         self._sync: bool = settings.sync
         self._store = Store(context.state, context.log)
         self._settling = threading.Lock()
+        self._applying: dict[str, threading.Event] = {}
 
     def capabilities(self) -> frozenset[StorageCapability]:
         return frozenset((StorageCapability.PARALLEL_APPLY, StorageCapability.PROMOTE))
@@ -65,13 +66,14 @@ class OverlayDriver(StorageDriver):
             if present.parent != parent:
                 raise Conflict(f"the layer {layer} is there with the parent {present.parent}, not {parent}")
             return _layer(present)
-        with self._store.stage() as folder, _explained(f"apply {layer}"):
+        with self._under_way(layer), self._store.stage() as folder, _explained(f"apply {layer}"):
             (folder / "diff").mkdir(mode=0o755)
             root = os.open(folder / "diff", FOLDER)
             try:
                 os.fchmod(root, 0o755)
                 unpacked = unpack(diff, root, Whiteouts.OVERLAY)
                 base = _is_opaque(root)
+                self._await(parent)
                 self._settle_new(root, folder, Pending.of(unpacked), None if base else parent)
                 record = Record(name=layer, parent=parent, size=unpacked.size, inodes=unpacked.entries, base=base)
                 self._store.write_record(folder, record)
@@ -192,6 +194,24 @@ class OverlayDriver(StorageDriver):
                 with self._open(file.parent) as (folder,):
                     self._to_disk(folder)
                 file.unlink()
+
+    @contextlib.contextmanager
+    def _under_way(self, layer: str) -> Iterator[None]:
+        """Let the layers above wait for this one: what they take from it is then there."""
+        over = threading.Event()
+        self._applying[layer] = over
+        try:
+            yield
+        finally:
+            if self._applying.get(layer) is over:
+                del self._applying[layer]
+            over.set()
+
+    def _await(self, layer: str | None) -> None:
+        """Until a layer that another thread applies is there, or that failed."""
+        over = self._applying.get(layer) if layer is not None else None
+        while over is not None and not over.wait(timeout=1):
+            progress()
 
     def _settle_new(self, root: int, folder: Path, pending: Pending, parent: str | None) -> None:
         """Settle a layer that is being made, or when a layer below it is missing, write down what is to do."""

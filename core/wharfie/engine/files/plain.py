@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import io
 from collections.abc import AsyncIterator, Iterator
-from typing import BinaryIO, cast
 
 from wharfie.engine.images.decode import HEAD, decoded, is_compressed
 
@@ -24,7 +22,7 @@ async def plain(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield piece
         return
     source = _Pulled(head, body, asyncio.get_running_loop())
-    pieces = decoded(cast(BinaryIO, source), "the archive")
+    pieces = decoded(source, "the archive")
     try:
         while (unpacked := await asyncio.to_thread(_next, pieces)) is not None:
             yield unpacked
@@ -36,18 +34,17 @@ def _next(pieces: Iterator[bytes]) -> bytes | None:
     return next(pieces, None)
 
 
-class _Pulled(io.RawIOBase):
-    """A request's body as a file for a decoder's thread. The decoder looks at the first bytes and steps back once."""
+class _Pulled:
+    """A request's body as a file for a decoder's thread."""
 
     def __init__(self, head: bytes, body: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
         self._ahead = head
-        self._looked = b""
         self._body = body
         self._loop = loop
         self._waiting: concurrent.futures.Future[bytes] | None = None
         self._stopped = False
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int, /) -> bytes:
         while not self._ahead and not self._stopped:
             self._waiting = asyncio.run_coroutine_threadsafe(self._pull(), self._loop)
             try:
@@ -56,18 +53,14 @@ class _Pulled(io.RawIOBase):
                 return b""
             if not self._ahead:
                 return b""
-        self._looked, self._ahead = self._ahead[:size], self._ahead[size:]
-        return self._looked
+        data, self._ahead = self._ahead[:size], self._ahead[size:]
+        return data
 
     async def _pull(self) -> bytes:
         async for piece in self._body:
             if piece:
                 return piece
         return b""
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._ahead = self._looked[offset:] + self._ahead
-        return 0
 
     def stop(self) -> None:
         """Nobody wants more: the thread gets the end of the file."""

@@ -1,4 +1,4 @@
-"""The tar of `docker load` as files by name: where each begins in the spooled body. Nothing is unpacked; names are keys."""
+"""The tar of `docker load` as files by name, taken apart while it comes in. Nothing is unpacked; names are keys."""
 
 from __future__ import annotations
 
@@ -6,77 +6,148 @@ import asyncio
 import hashlib
 import os
 import posixpath
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Executor
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 
-from wharfie.engine.images.decode import HEAD, decoded, is_compressed
+from wharfie.engine.files.plain import plain
+from wharfie.engine.images import pipes
+from wharfie.engine.images.decode import HEAD
 from wharfie.spi.errors import InvalidArgument
-from wharfie.spi.tarformat import FOLDER, HARD_LINK, REGULAR, SYMLINK, Entry, Reader
+from wharfie.spi.tarformat import FOLDER, HARD_LINK, REGULAR, SYMLINK, Reader
 from wharfie.store.content import ContentStore, Spool
 
 _CHUNK = 1 << 20
 _ENTRY_LIMIT = 100_000
 _LINK_LIMIT = 8
+_SMALL = 1 << 16
+"""Files up to this size share one spool."""
 
 
 async def pour(body: AsyncIterator[bytes], spool: Spool, executor: Executor) -> None:
-    """Write a request's body to the disk. Errors: OutOfSpace."""
+    """Write a request's body to the disk, decompressed when it is compressed. Errors: InvalidArgument, OutOfSpace."""
+    async for piece in _gathered(plain(body)):
+        await asyncio.get_running_loop().run_in_executor(executor, spool.write, piece)
+
+
+async def take_apart(body: AsyncIterator[bytes], archive: Archive) -> None:
+    """Read a request's body, compressed or not, into `archive`. Errors: those of `Archive.take_in`.
+
+    Threads of its own: a client that sends slowly holds up nobody else.
+    """
     loop = asyncio.get_running_loop()
+    reading, writing = pipes.pipe()
+    os.set_blocking(writing, False)
+    stop = pipes.Stop()
+    threads = ThreadPoolExecutor(2, thread_name_prefix="load")
+    taking = loop.run_in_executor(threads, _take_in, archive, reading)
+    try:
+        async for piece in _gathered(plain(body)):
+            if not taking.done():  # else it failed, and the client may send the rest before it hears of it
+                await _write(threads, writing, piece, stop)
+    finally:
+        os.close(writing)
+        threads.shutdown(wait=False)
+        await asyncio.wait([taking])
+    taking.result()
+
+
+async def _gathered(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """In larger pieces: each costs a way to a thread and back."""
     pieces: list[bytes] = []
     waiting = 0
     async for piece in body:
         pieces.append(piece)
         waiting += len(piece)
         if waiting >= _CHUNK:
-            await loop.run_in_executor(executor, spool.write, b"".join(pieces))
+            yield b"".join(pieces)
             pieces, waiting = [], 0
     if pieces:
-        await loop.run_in_executor(executor, spool.write, b"".join(pieces))
+        yield b"".join(pieces)
 
 
-def decompress(store: ContentStore, spool: Spool, what: str) -> Spool:
-    """The spool itself when it holds no compressed stream, else a new one with the content. Errors: InvalidArgument,
-    OutOfSpace."""
-    with os.fdopen(os.dup(spool.descriptor), "rb") as file:
-        file.seek(0)
-        if not is_compressed(file.read(HEAD)):
-            return spool
-        file.seek(0)
-        plain = store.spool()
-        try:
-            for piece in decoded(file, what):
-                plain.write(piece)
-        except BaseException:
-            plain.discard()
-            raise
-        return plain
+async def _write(threads: Executor, writing: int, piece: bytes, stop: pipes.Stop) -> None:
+    writes = asyncio.get_running_loop().run_in_executor(threads, pipes.write_all, writing, piece, stop)
+    try:
+        await asyncio.shield(writes)
+    except BrokenPipeError:
+        return  # whoever reads has failed, and says why
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait([writes])
+        writes.exception()
+        raise
+
+
+def _take_in(archive: Archive, reading: int) -> None:
+    try:
+        archive.take_in(reading)
+    finally:
+        os.close(reading)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of the archive: in a spool of its own, or when it is small, from `offset` on in the one of all small ones."""
+
+    size: int
+    spool: Spool
+    offset: int
+    digest: str = ""
 
 
 class Archive:
-    """An archive that was read once. All methods block on the disk."""
+    """The files of an archive, taken apart as it comes in. All methods block on the disk."""
 
-    def __init__(self, spool: Spool) -> None:
-        """Errors: InvalidArgument (not a tar, truncated)."""
-        self._descriptor = spool.descriptor
-        self._files: dict[str, tuple[int, int]] = {}
+    def __init__(self, store: ContentStore) -> None:
+        self._store = store
+        self._small = store.spool()
+        self._files: dict[str, _File] = {}
         self._links: dict[str, str] = {}
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        reader = Reader(self._descriptor)
-        for entry in reader:
-            self._note(entry, reader.offset)
 
-    def _note(self, entry: Entry, offset: int) -> None:
-        if len(self._files) + len(self._links) >= _ENTRY_LIMIT:
-            raise InvalidArgument(f"the archive has more than {_ENTRY_LIMIT} entries")
-        name = _clean(entry.path)
-        if entry.kind == REGULAR and entry.sparse is None:
-            self._files[name] = (offset, entry.size)
-        elif entry.kind == HARD_LINK:
-            self._links[name] = _clean(entry.link)
-        elif entry.kind == SYMLINK:
-            self._links[name] = _clean(os.fsencode(posixpath.join(posixpath.dirname(name), os.fsdecode(entry.link))))
-        elif entry.kind != FOLDER:
-            raise InvalidArgument(f"the archive has an entry {name!r} that is no file, folder or link")
+    def take_in(self, source: int) -> None:
+        """Read the archive, plain, from a descriptor. Errors: InvalidArgument (not a tar, truncated), OutOfSpace."""
+        reader = Reader(source)
+        for entry in reader:
+            if len(self._files) + len(self._links) >= _ENTRY_LIMIT:
+                raise InvalidArgument(f"the archive has more than {_ENTRY_LIMIT} entries")
+            name = _clean(entry.path)
+            if entry.kind == REGULAR and entry.sparse is None:
+                before = self._files.get(name)
+                self._files[name] = self._file(reader, entry.size)
+                if before is not None and before.spool is not self._small:
+                    before.spool.discard()
+            elif entry.kind == HARD_LINK:
+                self._links[name] = _clean(entry.link)
+            elif entry.kind == SYMLINK:
+                target = posixpath.join(posixpath.dirname(name), os.fsdecode(entry.link))
+                self._links[name] = _clean(os.fsencode(target))
+            elif entry.kind != FOLDER:
+                raise InvalidArgument(f"the archive has an entry {name!r} that is no file, folder or link")
+
+    def _file(self, reader: Reader, size: int) -> _File:
+        if size <= _SMALL:
+            file = _File(size, self._small, self._small.size)
+            for piece in reader.pieces(size):
+                self._small.write(piece)
+            return file
+        spool = self._store.spool()
+        hasher = hashlib.sha256()
+        try:
+            for piece in reader.pieces(size):
+                hasher.update(piece)
+                spool.write(piece)
+        except BaseException:
+            spool.discard()
+            raise
+        spool.rest()
+        return _File(size, spool, 0, f"sha256:{hasher.hexdigest()}")
+
+    def discard(self) -> None:
+        """Remove what was not kept."""
+        self._small.discard()
+        for file in self._files.values():
+            file.spool.discard()
 
     @property
     def files(self) -> list[str]:
@@ -96,39 +167,40 @@ class Archive:
 
     def size(self, name: str) -> int:
         """Errors: InvalidArgument (no such file)."""
-        return self._place(name)[1]
+        return self._file_of(name).size
 
     def read(self, name: str, limit: int) -> bytes:
         """A small file. Errors: InvalidArgument (no such file, longer than `limit`)."""
-        offset, size = self._place(name)
-        if size > limit:
-            raise InvalidArgument(f"{name} in the archive has {size} bytes; the limit is {limit}")
-        return os.pread(self._descriptor, size, offset)
-
-    def pieces(self, name: str) -> Iterator[memoryview]:
-        """A file in pieces; each is overwritten by the next. Errors: InvalidArgument (no such file)."""
-        offset, size = self._place(name)
-        buffer = memoryview(bytearray(_CHUNK))
-        while size:
-            count = os.preadv(self._descriptor, [buffer[: min(size, _CHUNK)]], offset)
-            if not count:
-                raise InvalidArgument(f"{name} in the archive is cut off")
-            yield buffer[:count]
-            offset += count
-            size -= count
+        file = self._file_of(name)
+        if file.size > limit:
+            raise InvalidArgument(f"{name} in the archive has {file.size} bytes; the limit is {limit}")
+        return self._first(file, file.size)
 
     def digest(self, name: str) -> str:
-        hasher = hashlib.sha256()
-        for piece in self.pieces(name):
-            hasher.update(piece)
-        return "sha256:" + hasher.hexdigest()
+        """Of its content. Errors: InvalidArgument (no such file)."""
+        file = self._file_of(name)
+        return file.digest or "sha256:" + hashlib.sha256(self._first(file, file.size)).hexdigest()
 
     def head(self, name: str) -> bytes:
-        """The first bytes, which tell a file's compression."""
-        offset, size = self._place(name)
-        return os.pread(self._descriptor, min(size, HEAD), offset)
+        """The first bytes, which tell a file's compression. Errors: InvalidArgument (no such file)."""
+        file = self._file_of(name)
+        return self._first(file, min(file.size, HEAD))
 
-    def _place(self, name: str) -> tuple[int, int]:
+    def keep(self, name: str) -> None:
+        """Make the file a blob of the content store. May be repeated. Errors: InvalidArgument (no such file)."""
+        file = self._file_of(name)
+        if file.digest:
+            if self._store.size(file.digest) != file.size:
+                file.spool.commit(file.digest)
+        else:
+            self._store.put(self._first(file, file.size))
+
+    def _first(self, file: _File, count: int) -> bytes:
+        if file.spool is self._small:
+            return os.pread(self._small.descriptor, count, file.offset)
+        return file.spool.first(count)
+
+    def _file_of(self, name: str) -> _File:
         found = self.find(name)
         if found is None:
             raise InvalidArgument(f"open {name}: no such file or directory in the archive")

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Executor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from wharfie.engine.images import documents
 from wharfie.engine.images.catalog import Catalog, blobs_of, layout_index
 from wharfie.engine.images.documents import ImageConfig
+from wharfie.engine.images.flights import first_error
 from wharfie.engine.images.reference import Name
 from wharfie.engine.images.unpack import Moved, Unpacker, Wanted
 from wharfie.engine.model.image import Image, ImageLayer
@@ -20,13 +21,20 @@ from wharfie.plugins.drivers import Drivers
 from wharfie.spi.errors import Conflict, Unavailable, WharfieError
 from wharfie.spi.hooks import Repository
 from wharfie.spi.registry import Descriptor
-from wharfie.spi.storage import StorageDriver
+from wharfie.spi.storage import StorageCapability, StorageDriver
 from wharfie.store.content import ContentStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
+
+UNPACKS = 4
+"""Layers that are unpacked at once: most of it is the kernel's work and waiting for the disk, so more than processors."""
+
+
+LayerMaker = Callable[[Callable[[], Awaitable[None]]], Coroutine[Any, Any, ImageLayer]]
+"""Makes a layer; awaits its argument before it unpacks it."""
 
 
 class Assembler:
@@ -40,7 +48,7 @@ class Assembler:
         self._drivers = drivers
         self.executor = executor
         self._storage_driver = storage_driver
-        self._unpacker = Unpacker(content, executor)
+        self._unpacker = Unpacker(content, executor, concurrent=UNPACKS)
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """In a thread: whatever touches the disk."""
@@ -85,8 +93,33 @@ class Assembler:
     async def unpack(self, wanted: Wanted, moved: Moved) -> int:
         """Bytes of the layer, unpacked. Errors: see `Unpacker.unpack`."""
         storage = await self._drivers.get(StorageDriver, self._storage_driver)
-        layer = await self._unpacker.unpack(storage, wanted, moved)
+        known = self.catalog.keeps(wanted.chain_id)
+        layer = await self._unpacker.unpack(storage, wanted, moved, known=known)
         return layer.size
+
+    async def stack(self, layers: Sequence[ImageLayer | LayerMaker]) -> list[ImageLayer]:
+        """All layers of an image, the lowest first: those that are there, and those that are made side by side.
+
+        A driver that cannot unpack a layer before the one below gets them in turn. Errors: the first that happens.
+        """
+        storage = await self._drivers.get(StorageDriver, self._storage_driver)
+        any_order = StorageCapability.PARALLEL_APPLY in storage.capabilities
+        made: list[ImageLayer | asyncio.Task[ImageLayer]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                for layer in layers:
+                    if isinstance(layer, ImageLayer):
+                        made.append(layer)
+                        continue
+                    below = made[-1] if made and not any_order else None
+                    made.append(group.create_task(layer(_after(below))))
+        except BaseExceptionGroup as group_error:
+            raise first_error(group_error) from None
+        stack = [layer.result() if isinstance(layer, asyncio.Task) else layer for layer in made]
+        if any_order and len(stack) > 1:
+            # What a layer takes from those below, such as a hard link, may have been left for later: now it must be right.
+            await storage.call(StorageDriver.mounts, stack[-1].chain_id)
+        return stack
 
     async def record(
         self,
@@ -174,3 +207,11 @@ class Assembler:
         await self.catalog.forget_compressed(blobs)
         for blob in blobs:
             await self.run(self.content.remove, blob)
+
+
+def _after(below: ImageLayer | asyncio.Task[ImageLayer] | None) -> Callable[[], Awaitable[None]]:
+    async def wait() -> None:
+        if isinstance(below, asyncio.Task):
+            await asyncio.wait([below])  # its failure ends all of them
+
+    return wait

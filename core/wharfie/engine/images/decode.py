@@ -5,7 +5,7 @@ from __future__ import annotations
 import bz2
 import lzma
 from collections.abc import Callable, Iterator, Mapping
-from typing import BinaryIO, Protocol, cast
+from typing import IO, Protocol, cast
 
 import zstandard
 from isal import igzip_lib, isal_zlib
@@ -23,6 +23,26 @@ HEAD = 6
 """Bytes that tell the formats apart."""
 
 
+class Source(Protocol):
+    """Where compressed bytes come from: a file, or what reads like one."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Ahead:
+    """A source of which the first bytes were read already."""
+
+    def __init__(self, head: bytes, source: Source) -> None:
+        self._head = head
+        self._source = source
+
+    def read(self, size: int, /) -> bytes:
+        if self._head:
+            head, self._head = self._head[:size], self._head[size:]
+            return head
+        return self._source.read(size)
+
+
 class _Decoder(Protocol):
     """The common part of bz2's and lzma's incremental decoders."""
 
@@ -35,7 +55,7 @@ class _Decoder(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
-def _gzip(file: BinaryIO) -> Iterator[bytes]:
+def _gzip(file: Source) -> Iterator[bytes]:
     data = file.read(_INPUT)
     while data:
         decoder = isal_zlib.decompressobj(wbits=31)
@@ -51,8 +71,8 @@ def _gzip(file: BinaryIO) -> Iterator[bytes]:
         data = _next_member(file, decoder.unused_data)
 
 
-def _blocks(make: Callable[[], _Decoder]) -> Callable[[BinaryIO], Iterator[bytes]]:
-    def decode(file: BinaryIO) -> Iterator[bytes]:
+def _blocks(make: Callable[[], _Decoder]) -> Callable[[Source], Iterator[bytes]]:
+    def decode(file: Source) -> Iterator[bytes]:
         data = file.read(_INPUT)
         while data:
             decoder = make()
@@ -70,7 +90,7 @@ def _blocks(make: Callable[[], _Decoder]) -> Callable[[BinaryIO], Iterator[bytes
     return decode
 
 
-def _next_member(file: BinaryIO, rest: bytes) -> bytes:
+def _next_member(file: Source, rest: bytes) -> bytes:
     """Formats may be concatenated; zeros between or after members are padding."""
     while not (rest := rest.lstrip(b"\0")):
         rest = file.read(_INPUT)
@@ -79,19 +99,20 @@ def _next_member(file: BinaryIO, rest: bytes) -> bytes:
     return rest
 
 
-def _zstd(file: BinaryIO) -> Iterator[bytes]:
+def _zstd(file: Source) -> Iterator[bytes]:
     decoder = zstandard.ZstdDecompressor(max_window_size=_WINDOW_LIMIT)
-    with decoder.stream_reader(file, read_size=_INPUT, read_across_frames=True, closefd=False) as reader:
+    readable = cast(IO[bytes], file)  # all that it needs is `read`
+    with decoder.stream_reader(readable, read_size=_INPUT, read_across_frames=True, closefd=False) as reader:
         while piece := reader.read(_OUTPUT):
             yield piece
 
 
-def _plain(file: BinaryIO) -> Iterator[bytes]:
+def _plain(file: Source) -> Iterator[bytes]:
     while piece := file.read(_OUTPUT):
         yield piece
 
 
-_FORMATS: Mapping[bytes, Callable[[BinaryIO], Iterator[bytes]]] = {
+_FORMATS: Mapping[bytes, Callable[[Source], Iterator[bytes]]] = {
     b"\x1f\x8b\x08": _gzip,
     b"BZh": _blocks(bz2.BZ2Decompressor),
     b"\xfd7zXZ\0": _blocks(lambda: lzma.LZMADecompressor(memlimit=_MEMORY_LIMIT)),
@@ -114,15 +135,17 @@ def is_compressed(head: bytes) -> bool:
     return any(head.startswith(magic) for magic in _FORMATS)
 
 
-def decoded(file: BinaryIO, what: str) -> Iterator[bytes]:
+def decoded(file: Source, what: str) -> Iterator[bytes]:
     """The content of `file` (from its present position), decompressed when it is compressed.
 
     Errors: InvalidArgument, naming `what`, for damaged or truncated input.
     """
-    head = file.read(HEAD)
-    file.seek(-len(head), 1)
-    decode = next((decode for magic, decode in _FORMATS.items() if head.startswith(magic)), _plain)
-    if decode is _plain:
+    head = b""
+    while len(head) < HEAD and (piece := file.read(HEAD - len(head))):
+        head += piece
+    file = _Ahead(head, file)
+    decode = next((decode for magic, decode in _FORMATS.items() if head.startswith(magic)), None)
+    if decode is None:
         yield from _plain(file)
         return
     try:

@@ -146,9 +146,14 @@ class Downloader:
             raise cause
 
     async def _run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._executor, functools.partial(function, *args, **kwargs)
-        )
+        """In a thread. Who is cancelled waits for its end all the same, for what follows works on the same files."""
+        work = asyncio.get_running_loop().run_in_executor(self._executor, functools.partial(function, *args, **kwargs))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            work.exception()
+            raise
 
 
 async def count_down(seconds: float, tell: Callable[[int], None]) -> None:

@@ -13,7 +13,7 @@ from wharfie.engine.events import Events
 from wharfie.engine.filters import Filters
 from wharfie.engine.images import listing, platforms, reference, remote
 from wharfie.engine.images.artifacts import Artifacts
-from wharfie.engine.images.assemble import Assembler
+from wharfie.engine.images.assemble import UNPACKS, Assembler
 from wharfie.engine.images.catalog import Catalog, Meaning, blobs_of
 from wharfie.engine.images.commit import Commit, Committer
 from wharfie.engine.images.download import Downloader, Source
@@ -41,7 +41,7 @@ from wharfie.store.metadata import Metadata
 
 _LOG = logging.getLogger(__name__)
 _SPARE_THREADS = 8
-"""Beside those that downloads or uploads keep busy: unpacking, and short looks at the disk."""
+"""Beside those that downloads, uploads and unpacking keep busy: short looks at the disk."""
 
 
 class Images:
@@ -71,7 +71,7 @@ class Images:
         self._default_registry = default_registry
         self._catalog = Catalog(metadata)
         self._containers_using = containers_using
-        threads = max(max_concurrent_downloads, max_concurrent_uploads) + _SPARE_THREADS
+        threads = max(max_concurrent_downloads, max_concurrent_uploads) + UNPACKS + _SPARE_THREADS
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="images")
         self._assembler = Assembler(self._catalog, content, drivers, self._executor, storage_driver=storage_driver)
         self._downloader = Downloader(
@@ -80,7 +80,7 @@ class Images:
         self._puller = Puller(self._assembler, self._downloader)
         self._pusher = Pusher(self._assembler, self._executor, concurrent=max_concurrent_uploads)
         self._upkeep = Upkeep(self._assembler, self._downloader, self._source)
-        self._loader = Loader(self._assembler, self._executor)
+        self._loader = Loader(self._assembler)
         self._importer = Importer(self._assembler, self._executor)
         self._committer = Committer(self._assembler, self._executor)
         self._saver = Saver(self._assembler)

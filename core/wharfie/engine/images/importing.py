@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from wharfie.engine.identity import rfc3339
 from wharfie.engine.images import changes as instructions
 from wharfie.engine.images import documents, platforms
-from wharfie.engine.images.archive import decompress, pour
+from wharfie.engine.images.archive import pour
 from wharfie.engine.images.assemble import Assembler
 from wharfie.engine.images.reference import Name
 from wharfie.engine.images.unpack import Wanted
@@ -31,12 +31,10 @@ class Importer:
         config = instructions.apply(Config(), changes)
         target = platforms.parse(platform)
         spool = await self._assembler.run(self._content.spool)
-        plain = spool
         try:
             await pour(body, spool, self._executor)
-            plain = await self._assembler.run(decompress, self._content, spool, "the archive")
-            diff_id = await self._assembler.run(plain.digest)
-            size = plain.size
+            diff_id = await self._assembler.run(spool.digest)
+            size = spool.size
             now = rfc3339()
             document = {
                 "architecture": target.architecture,
@@ -52,7 +50,7 @@ class Importer:
             key = documents.digest_of(data)
             async with self._assembler.building([diff_id], [key, diff_id]):
                 if await self._assembler.run(self._content.size, diff_id) is None:
-                    await self._assembler.run(plain.commit, diff_id)
+                    await self._assembler.run(spool.commit, diff_id)
                 await self._assembler.run(self._content.put, data)
                 unpacked = await self._assembler.unpack(Wanted(diff_id, diff_id, diff_id, None), lambda _: None)
                 layer = ImageLayer(
@@ -66,4 +64,3 @@ class Importer:
                 return await self._assembler.record(key, documents.read_config(data), [layer], manifest=None, names=names)
         finally:
             spool.discard()
-            plain.discard()

@@ -6,14 +6,15 @@ OCI layout       index.json: descriptors of manifests under blobs/sha256
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from wharfie.engine.images import documents, platforms, reference
-from wharfie.engine.images.archive import Archive, decompress, pour
+from wharfie.engine.images.archive import Archive, take_apart
 from wharfie.engine.images.assemble import Assembler
 from wharfie.engine.images.decode import is_compressed, media_suffix
 from wharfie.engine.images.platforms import Platform
@@ -44,26 +45,21 @@ class _Listed:
 class Loader:
     """Loads archives; any number of them in parallel."""
 
-    def __init__(self, assembler: Assembler, executor: Executor) -> None:
+    def __init__(self, assembler: Assembler) -> None:
         self._assembler = assembler
         self._catalog = assembler.catalog
         self._content = assembler.content
-        self._executor = executor
 
     async def load(self, body: AsyncIterator[bytes], *, platform: str, quiet: bool, progress: Progress) -> list[Image]:
         """Errors: InvalidArgument (not such an archive, damaged), NotFound (platform), OutOfSpace."""
         wanted = platforms.decode(platform)
-        spool = await self._assembler.run(self._content.spool)
-        plain = spool
+        archive = await self._assembler.run(Archive, self._content)
         try:
-            await pour(body, spool, self._executor)
-            plain = await self._assembler.run(decompress, self._content, spool, "the archive")
-            archive = await self._assembler.run(Archive, plain)
+            await take_apart(body, archive)
             listed = await self._assembler.run(_list, archive, wanted)
             return [await self._image(archive, each, wanted, quiet=quiet, progress=progress) for each in listed]
         finally:
-            spool.discard()
-            plain.discard()
+            await asyncio.shield(self._assembler.run(archive.discard))
 
     async def _image(
         self, archive: Archive, listed: _Listed, wanted: Platform | None, *, quiet: bool, progress: Progress
@@ -106,21 +102,32 @@ class Loader:
         ]
         async with self._assembler.building(chains, [key, *blobs]):
             await self._assembler.run(self._content.put, data)
-            layers: list[ImageLayer] = []
-            for at, (file, blob, diff_id) in enumerate(zip(listed.layers, blobs, config.diff_ids, strict=True)):
-                layer = await self._assembler.layer_at_hand(chains[at])
-                if layer is None:
-                    line = LayerLine(progress if not quiet else lambda _: None, short(diff_id))
-                    wanted = Wanted(blob, diff_id, chains[at], chains[at - 1] if at else None)
-                    layer = await self._layer(archive, file, wanted, line)
-                layers.append(layer)
+            known = [await self._assembler.layer_at_hand(chain) for chain in chains]
+            layers = await self._assembler.stack(
+                [
+                    layer
+                    or functools.partial(
+                        self._layer,
+                        archive,
+                        file,
+                        Wanted(blob, diff_id, chains[at], chains[at - 1] if at else None),
+                        LayerLine(progress if not quiet else lambda _: None, short(diff_id)),
+                    )
+                    for at, (layer, file, blob, diff_id) in enumerate(
+                        zip(known, listed.layers, blobs, config.diff_ids, strict=True)
+                    )
+                ]
+            )
             as_listed = listed.manifest is not None and _layers_of(listed.manifest) == [layer.blob for layer in layers]
             return await self._assembler.record(key, config, layers, manifest=listed.manifest if as_listed else None)
 
-    async def _layer(self, archive: Archive, file: str, wanted: Wanted, line: LayerLine) -> ImageLayer:
+    async def _layer(
+        self, archive: Archive, file: str, wanted: Wanted, line: LayerLine, below: Callable[[], Awaitable[None]]
+    ) -> ImageLayer:
         size = archive.size(file)
         line.moved("Loading layer", 0, size)
-        await self._assembler.run(self._store, archive, file, wanted.blob)
+        await self._assembler.run(archive.keep, file)
+        await below()
         unpacked = await self._assembler.unpack(wanted, lambda current: line.moved("Loading layer", current, size))
         line.moved("Loading layer", size, size)
         return ImageLayer(
@@ -131,18 +138,6 @@ class Loader:
             blob_size=size,
             media_type=documents.OCI_LAYER + media_suffix(archive.head(file)),
         )
-
-    def _store(self, archive: Archive, file: str, digest: str) -> None:
-        if self._content.size(digest) == archive.size(file):
-            return
-        ingest = self._content.ingest(digest, archive.size(file))
-        try:
-            ingest.restart()
-            for piece in archive.pieces(file):
-                ingest.write(piece)
-            ingest.commit()
-        finally:
-            ingest.discard()
 
     async def _name(self, image: Image, listed: _Listed, progress: Progress) -> None:
         if not listed.names:
@@ -172,11 +167,16 @@ class Loader:
 
 
 def _blob_digest(archive: Archive, file: str, diff_id: str) -> str:
-    """What a layer's file must hash to: what its name says, or its diff id when it is not compressed."""
-    said = f"sha256:{file.rpartition('/')[2]}"
-    if file.startswith("blobs/sha256/") and reference.is_digest(said):
-        return said
-    return archive.digest(file) if is_compressed(archive.head(file)) else diff_id
+    """A layer's digest. Errors: InvalidArgument when its name, or without a compression its diff id, says another one."""
+    found = archive.digest(file)
+    named = f"sha256:{file.rpartition('/')[2]}"
+    if file.startswith("blobs/sha256/") and reference.is_digest(named):
+        said = named
+    else:
+        said = found if is_compressed(archive.head(file)) else diff_id
+    if found != said:
+        raise InvalidArgument(f"filesystem layer verification failed for digest {said}")
+    return found
 
 
 def _layers_of(manifest: bytes) -> list[str]:

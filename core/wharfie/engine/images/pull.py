@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import functools
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from wharfie.engine.images import documents
@@ -20,6 +21,7 @@ from wharfie.engine.images.unpack import Wanted
 from wharfie.engine.model.image import Image, ImageLayer
 from wharfie.spi.errors import InvalidArgument, Unavailable
 from wharfie.spi.registry import MANIFEST_LIMIT, Descriptor, Manifest, Reference, RegistryDriver
+from wharfie.store.arrival import Interrupted
 
 _RESOLVE_ATTEMPTS = 3
 
@@ -140,32 +142,54 @@ class Puller:
         chains: Sequence[str],
         progress: Progress,
     ) -> list[ImageLayer]:
-        """All layers, unpacked: downloads side by side, each unpacked when it and the one below are there."""
+        """All layers, unpacked: fetched side by side, and unpacked side by side while they arrive."""
         lines = [LayerLine(progress, short(blob.digest)) for blob in sent]
         known = [await self._assembler.layer_at_hand(chain) for chain in chains]
         for line, layer in zip(lines, known, strict=True):
             line.status("Pulling fs layer" if layer is None else "Already exists")
-        made: list[ImageLayer] = []
+        return await self._assembler.stack(
+            [
+                layer
+                or functools.partial(
+                    self._layer,
+                    source,
+                    blob,
+                    Wanted(blob.digest, config.diff_ids[at], chains[at], chains[at - 1] if at else None),
+                    line,
+                )
+                for at, (layer, blob, line) in enumerate(zip(known, sent, lines, strict=True))
+            ]
+        )
+
+    async def _layer(
+        self, source: Source, blob: Descriptor, wanted: Wanted, line: LayerLine, below: Callable[[], Awaitable[None]]
+    ) -> ImageLayer:
+        here = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
-                downloads = [
-                    None if layer is not None else group.create_task(self._download(source, blob, line))
-                    for blob, line, layer in zip(sent, lines, known, strict=True)
-                ]
-                for at, (blob, line) in enumerate(zip(sent, lines, strict=True)):
-                    layer, download = known[at], downloads[at]
-                    if layer is None and download is not None:
-                        await download
-                        wanted = Wanted(blob.digest, config.diff_ids[at], chains[at], chains[at - 1] if at else None)
-                        layer = await self._unpack(wanted, blob, line)
-                    if layer is not None:
-                        made.append(layer)
+                download = group.create_task(self._download(source, blob, line, here))
+                await here.wait()
+                await below()
+                size = await self._unpack(wanted, blob, line, download)
+                await download
         except BaseExceptionGroup as group_error:
             raise first_error(group_error) from None
-        return made
+        line.status("Pull complete")
+        return ImageLayer(
+            diff_id=wanted.diff_id,
+            chain_id=wanted.chain_id,
+            size=size,
+            blob=blob.digest,
+            blob_size=blob.size,
+            media_type=blob.media_type,
+        )
 
-    async def _download(self, source: Source, blob: Descriptor, line: LayerLine) -> None:
+    async def _download(self, source: Source, blob: Descriptor, line: LayerLine, here: asyncio.Event) -> None:
+        """Sets `here` when something of the blob can be read."""
+
         def watch(step: Step) -> None:
+            if step.phase != "waiting":
+                here.set()
             match step.phase:
                 case "waiting":
                     line.status("Waiting")
@@ -177,21 +201,22 @@ class Puller:
                     line.status("Verifying Checksum")
                 case "complete":
                     line.status("Download complete")
+                    line.moved("Extracting", 0, blob.size)
 
         await self._downloader.fetch(source, blob, watch)
 
-    async def _unpack(self, wanted: Wanted, blob: Descriptor, line: LayerLine) -> ImageLayer:
-        line.moved("Extracting", 0, blob.size)
-        size = await self._assembler.unpack(wanted, lambda current: line.moved("Extracting", current, blob.size))
-        line.status("Pull complete")
-        return ImageLayer(
-            diff_id=wanted.diff_id,
-            chain_id=wanted.chain_id,
-            size=size,
-            blob=blob.digest,
-            blob_size=blob.size,
-            media_type=blob.media_type,
-        )
+    async def _unpack(self, wanted: Wanted, blob: Descriptor, line: LayerLine, download: asyncio.Task[None]) -> int:
+        """Bytes of the layer. What is unpacked while it arrives is shown as it arrives."""
+
+        def moved(current: int) -> None:
+            if download.done():
+                line.moved("Extracting", current, blob.size)
+
+        try:
+            return await self._assembler.unpack(wanted, moved)
+        except Interrupted:  # what was left of an earlier pull was wrong, or the download has failed
+            await download
+            return await self._assembler.unpack(wanted, moved)
 
 
 def _names(name: Name, digest: str) -> list[Name]:

@@ -1,10 +1,15 @@
-"""Layers from the content store into the storage driver: decompressed, and proved to be what the configuration says."""
+"""Layers from the content store into the storage driver: decompressed, and proved to be what the configuration says.
+
+A blob may be unpacked while it still arrives. The driver gets the end of a layer only when blob and layer are verified.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -16,6 +21,7 @@ from wharfie.engine.images.progress import INTERVAL
 from wharfie.plugins.supervisor import Supervised
 from wharfie.spi.errors import Cancelled, InvalidArgument, WharfieError
 from wharfie.spi.storage import Layer, StorageDriver
+from wharfie.store.arrival import Interrupted
 from wharfie.store.content import ContentStore
 
 Moved = Callable[[int], None]
@@ -23,6 +29,10 @@ Moved = Callable[[int], None]
 
 _PATIENCE = 30.0
 """Seconds that a driver has to notice that a stream was cut: until then its layer must not be touched."""
+
+
+_HELD = 1 << 18
+"""Bytes of a layer that the driver gets last: more than the zeros at an archive's end, which it could do without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +46,50 @@ class Wanted:
 
 
 class Unpacker:
-    """Applies layers; the same one is applied once, however many ask for it."""
+    """Applies layers, several at once; the same one is applied once, however many ask for it."""
 
-    def __init__(self, content: ContentStore, executor: Executor) -> None:
+    def __init__(self, content: ContentStore, executor: Executor, *, concurrent: int) -> None:
         self._content = content
         self._executor = executor
+        self._slots = asyncio.Semaphore(concurrent)
         self._flights: Flights[Layer, int] = Flights()
+        self._wrong: set[str] = set()  # made of something else, and not yet gone
 
-    async def unpack(self, storage: Supervised[StorageDriver], wanted: Wanted, moved: Moved) -> Layer:
-        """Make the layer, or find that it is there. Its parent must be there already.
+    async def unpack(
+        self, storage: Supervised[StorageDriver], wanted: Wanted, moved: Moved, *, known: bool = False
+    ) -> Layer:
+        """Make the layer, or find that it is there; its blob may still be arriving. Without PARALLEL_APPLY its parent must
+        be there. `known`: an image has this layer, so it is not taken away when the blob turns out wrong.
 
-        Errors: InvalidArgument (not a tar, not what the configuration says), OutOfSpace, the driver's.
+        Errors: InvalidArgument (not a tar, not what the configuration says), OutOfSpace, the driver's; Interrupted (the
+        blob did not arrive, or began anew).
         """
 
         async def work(tell: Moved) -> Layer:
-            if wanted.blob == wanted.diff_id:
-                return await self._whole(storage, wanted, tell)
-            return await self._decoded(storage, wanted, tell)
+            async with self._slots:
+                if wanted.chain_id in self._wrong:
+                    await self._take_away(storage, wanted.chain_id)
+                try:
+                    return await self._apply(storage, wanted, tell)
+                except BaseException:
+                    if not known:
+                        with contextlib.suppress(WharfieError):  # then before the next attempt
+                            await asyncio.shield(self._take_away(storage, wanted.chain_id))
+                    raise
 
         return await self._flights.join(wanted.chain_id, work, moved)
+
+    async def _apply(self, storage: Supervised[StorageDriver], wanted: Wanted, tell: Moved) -> Layer:
+        run = asyncio.get_running_loop().run_in_executor
+        if wanted.blob == wanted.diff_id and await run(self._executor, self._content.size, wanted.blob) is not None:
+            return await self._whole(storage, wanted, tell)
+        return await self._decoded(storage, wanted, tell)
+
+    async def _take_away(self, storage: Supervised[StorageDriver], chain_id: str) -> None:
+        """A layer that may have been made of something else, because its stream was cut, must not be found there."""
+        self._wrong.add(chain_id)
+        await storage.call(StorageDriver.remove, chain_id)
+        self._wrong.discard(chain_id)
 
     async def _whole(self, storage: Supervised[StorageDriver], wanted: Wanted, tell: Moved) -> Layer:
         """An uncompressed blob: its digest, which was verified, is the diff id. The driver reads the file itself."""
@@ -100,33 +135,65 @@ class Unpacker:
                 stop.set()
             ours = await feeder
         if ours is not None:
-            if layer is not None:
-                await storage.call(StorageDriver.remove, wanted.chain_id)
             raise ours
         if layer is None:
             raise failure or InvalidArgument(f"layer {wanted.chain_id} was not made")
         return layer
 
-    def _feed(self, wanted: Wanted, writing: int, stop: pipes.Stop, moved: Moved) -> WharfieError | None:
+    def _feed(self, wanted: Wanted, writing: int, stop: pipes.Stop, moved: Moved) -> WharfieError | Interrupted | None:
         """Decompress into the pipe. An error is given, not raised: it must not be lost when the driver fails too."""
         try:
-            with open(self._content.path(wanted.blob), "rb") as file:
+            with contextlib.closing(self._content.follow(wanted.blob, stop.check)) as file:
+                outlet = _Outlet(writing, stop)
                 hasher = hashlib.sha256()
+                said = 0.0
                 for piece in decoded(file, f"layer {wanted.blob}"):
                     hasher.update(piece)
-                    pipes.write_all(writing, piece, stop)
-                    moved(file.tell())
-            found = "sha256:" + hasher.hexdigest()
-            if found != wanted.diff_id:
-                return InvalidArgument(
-                    f"layer {wanted.blob} unpacks to {found}, but the image's configuration says {wanted.diff_id}"
-                )
-        except (BrokenPipeError, Cancelled):
-            return None  # the driver has enough: the layer is there, or it says itself what is wrong
-        except WharfieError as error:
+                    outlet.write(piece)
+                    if time.monotonic() - said >= INTERVAL:
+                        said = time.monotonic()
+                        moved(file.offset)
+                found = "sha256:" + hasher.hexdigest()
+                if found != wanted.diff_id:
+                    return InvalidArgument(
+                        f"layer {wanted.blob} unpacks to {found}, but the image's configuration says {wanted.diff_id}"
+                    )
+                outlet.finish()
+        except Cancelled:
+            return None  # the driver failed, and says itself why, or nobody wants the layer any more
+        except (WharfieError, Interrupted) as error:
             return error
         except OSError as error:
             return WharfieError(f"layer {wanted.blob} cannot be read: {error}")
         finally:
             os.close(writing)
         return None
+
+
+class _Outlet:
+    """The pipe to the driver. The end of the stream is held back until it is known to be right: a driver that gets only
+    the rest finds the archive cut off, and makes no layer of it."""
+
+    def __init__(self, descriptor: int, stop: pipes.Stop) -> None:
+        self._descriptor = descriptor
+        self._stop = stop
+        self._held = b""
+        self._read = True  # a driver that has the layer already does not read
+
+    def write(self, piece: bytes) -> None:
+        self._held = self._held + piece if len(piece) < _HELD else self._pass_on(self._held, piece)
+        if len(self._held) > 2 * _HELD:
+            self._held = self._pass_on(self._held[:-_HELD], self._held[-_HELD:])
+
+    def finish(self) -> None:
+        self._held = self._pass_on(self._held, b"")
+
+    def _pass_on(self, data: bytes, rest: bytes) -> bytes:
+        try:
+            if self._read:
+                pipes.write_all(self._descriptor, data, self._stop)
+            else:
+                self._stop.check()
+        except BrokenPipeError:
+            self._read = False
+        return rest
