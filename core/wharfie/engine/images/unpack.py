@@ -19,7 +19,7 @@ from wharfie.engine.images.decode import decoded
 from wharfie.engine.images.flights import Flights
 from wharfie.engine.images.progress import INTERVAL
 from wharfie.plugins.supervisor import Supervised
-from wharfie.spi.errors import Cancelled, InvalidArgument, WharfieError
+from wharfie.spi.errors import Cancelled, Conflict, InvalidArgument, WharfieError
 from wharfie.spi.storage import Layer, StorageDriver
 from wharfie.store.arrival import Interrupted
 from wharfie.store.content import ContentStore
@@ -88,7 +88,11 @@ class Unpacker:
     async def _take_away(self, storage: Supervised[StorageDriver], chain_id: str) -> None:
         """A layer that may have been made of something else, because its stream was cut, must not be found there."""
         self._wrong.add(chain_id)
-        await storage.call(StorageDriver.remove, chain_id)
+        try:
+            await storage.call(StorageDriver.remove, chain_id)
+        except Conflict:  # a layer stands on it, maybe before it is there
+            if any(layer.name == chain_id for layer in await storage.call(StorageDriver.layers)):
+                raise
         self._wrong.discard(chain_id)
 
     async def _whole(self, storage: Supervised[StorageDriver], wanted: Wanted, tell: Moved) -> Layer:
