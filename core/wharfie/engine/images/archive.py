@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from wharfie.engine.files.plain import plain
 from wharfie.engine.images import pipes
@@ -104,6 +105,7 @@ class Archive:
         self._small = store.spool()
         self._files: dict[str, _File] = {}
         self._links: dict[str, str] = {}
+        self._copies: list[Spool] = []
 
     def take_in(self, source: int) -> None:
         """Read the archive, plain, from a descriptor. Errors: InvalidArgument (not a tar, truncated), OutOfSpace."""
@@ -146,8 +148,8 @@ class Archive:
     def discard(self) -> None:
         """Remove what was not kept."""
         self._small.discard()
-        for file in self._files.values():
-            file.spool.discard()
+        for spool in (*self._copies, *(file.spool for file in self._files.values())):
+            spool.discard()
 
     @property
     def files(self) -> list[str]:
@@ -185,6 +187,16 @@ class Archive:
         """The first bytes, which tell a file's compression. Errors: InvalidArgument (no such file)."""
         file = self._file_of(name)
         return self._first(file, min(file.size, HEAD))
+
+    def path(self, name: str) -> Path:
+        """Where the file is by itself, until `discard`. Errors: InvalidArgument (no such file), OutOfSpace."""
+        file = self._file_of(name)
+        if file.spool is not self._small:
+            return file.spool.path
+        self._copies.append(self._store.spool())
+        self._copies[-1].write(self._first(file, file.size))
+        self._copies[-1].rest()
+        return self._copies[-1].path
 
     def keep(self, name: str) -> None:
         """Make the file a blob of the content store. May be repeated. Errors: InvalidArgument (no such file)."""

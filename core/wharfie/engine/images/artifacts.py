@@ -17,7 +17,7 @@ from typing import Any
 
 from wharfie.engine.identity import rfc3339
 from wharfie.engine.images import documents, reference
-from wharfie.engine.images.archive import Archive, pour
+from wharfie.engine.images.archive import Archive, take_apart
 from wharfie.engine.images.assemble import Assembler
 from wharfie.engine.images.download import Downloader, Source
 from wharfie.engine.images.progress import LayerLine, Progress
@@ -29,7 +29,6 @@ from wharfie.engine.images.upkeep import FindSource
 from wharfie.spi.errors import InvalidArgument, NotFound, Unsupported
 from wharfie.spi.registry import Credentials, Descriptor, Manifest, RegistryDriver
 from wharfie.spi.tarformat import trailer
-from wharfie.store.content import Spool
 
 TITLE = "org.opencontainers.image.title"
 """The annotation of a layer that has the file's name."""
@@ -85,13 +84,12 @@ class Artifacts:
             raise InvalidArgument(f"{text}: an artifact is pushed under a tag; to refer to that digest, attach it")
         target = await self._source_of(name, auth)
         subject = await self._subject(target) if request.attach else None
-        spool = await self._assembler.run(self._content.spool)
+        archive = await self._assembler.run(Archive, self._content)
         try:
-            await pour(body, spool, self._assembler.executor)
-            archive = await self._assembler.run(Archive, spool)
+            await take_apart(body, archive)
             layers = await self._files(target, name, archive, request, progress)
         finally:
-            spool.discard()
+            await self._assembler.run(archive.discard)
         await self._document(target, name, _EMPTY, b"{}", progress)
         data = _manifest(request, layers or [_EMPTY], subject)
         made = Manifest(media_type=documents.OCI_MANIFEST, digest=documents.digest_of(data), data=data)
@@ -147,23 +145,11 @@ class Artifacts:
     async def _file(
         self, target: Source, name: Name, archive: Archive, file: str, request: ArtifactRequest, progress: Progress
     ) -> Descriptor:
-        def copy() -> tuple[Spool, str]:
-            spool = self._content.spool()
-            try:
-                for piece in archive.pieces(file):
-                    spool.write(bytes(piece))
-                return spool, spool.digest()
-            except BaseException:
-                spool.discard()
-                raise
-
-        spool, digest = await self._assembler.run(copy)
+        digest = await self._assembler.run(archive.digest, file)
         kind = request.media_types.get(file, _FILE)
         blob = Descriptor(media_type=kind, digest=digest, size=archive.size(file), annotations={TITLE: file})
-        try:
-            await self._pusher.send_blob(target, name, blob, spool.path, LayerLine(progress, short(digest)))
-        finally:
-            spool.discard()
+        path = await self._assembler.run(archive.path, file)
+        await self._pusher.send_blob(target, name, blob, path, LayerLine(progress, short(digest)))
         return blob
 
     async def _document(self, target: Source, name: Name, blob: Descriptor, data: bytes, progress: Progress) -> None:
