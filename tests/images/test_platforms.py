@@ -228,3 +228,50 @@ def test_one_platform_is_removed(with_house, pushed) -> None:
         assert not await house.layers()
 
     with_house(work)
+
+
+def test_all_of_them_are_pruned(with_house, pushed) -> None:
+    async def work(house) -> None:
+        await pull_all(house, pushed)
+        assert (await house.images.prune({}))[0] == []
+        said, space = await house.images.prune({"dangling": ["false"]})
+        assert len({row["Untagged"] for row in said if "Untagged" in row}) == 2  # tag and digest, each said once
+        assert sum("Untagged" in row for row in said) == 2
+        assert sum("Deleted" in row for row in said) == 3 + 6
+        assert space == sum(map(len, NAMES)) + 3 * len("same")
+        assert not house.blobs()
+        assert not await house.layers()
+
+    with_house(work)
+
+
+def test_a_tag_that_moves_to_another_index_leaves_the_others(with_house, make, liar) -> None:
+    """What came by the old index keeps its digest, and loses the tag."""
+    layouts = []
+    for number in (1, 2):
+        layout = make.Layout()
+        members = [
+            (layout.image([make.tar_of({"a": f"{name}{number}".encode()})], architecture=name), name) for name in NAMES
+        ]
+        index = layout.index_of(*((image, {"os": "linux", "architecture": name}) for image, name in members))
+        layout.tag(index, "1")
+        layouts.append(layout)
+    server = liar(layouts[0])
+
+    async def work(house) -> None:
+        repository = f"{server.address}/moving"
+        await pull_all(house, repository)
+        server.layout = layouts[1]
+        await house.pull(repository, "1")
+        assert architectures(house, f"{repository}:1") == {"amd64"}
+        dangling = house.images.list(all=True, filters={"dangling": ["false"]})
+        assert len(dangling) == 4
+        assert sorted(len(image.repo_tags) for image in dangling) == [0, 0, 0, 1]
+        old = f"{repository}@{layouts[0].index[0]['digest']}"
+        assert architectures(house, repository) == set(NAMES)
+        await house.images.remove(old, force=False, prune=True)
+        assert len(house.images.list(all=True, filters={})) == 1
+        await house.images.remove(f"{repository}:1", force=False, prune=True)
+        assert not house.blobs()
+
+    with_house(work)

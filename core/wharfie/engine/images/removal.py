@@ -113,6 +113,8 @@ class Remover:
         sizes = {layer.chain_id: layer.size for image in self._catalog.images.values() for layer in image.stack}
         said: Said = []
         for image in list(self._catalog.images.values()):
+            if image.id not in self._catalog.images:
+                continue  # it went with another that had its name, or as a parent
             names = self._catalog.names_of(image.id)
             if (not names or dangling) and self._catalog.children(image.id):
                 continue
