@@ -8,6 +8,8 @@ import tarfile
 
 import pytest
 
+from wharfie.api.views.image import target_view
+from wharfie.engine.images.catalog import blobs_of
 from wharfie.engine.model.config import Config
 from wharfie.engine.model.container import Container, State
 from wharfie.engine.model.host import HostConfig
@@ -273,5 +275,34 @@ def test_a_tag_that_moves_to_another_index_leaves_the_others(with_house, make, l
         assert len(house.images.list(all=True, filters={})) == 1
         await house.images.remove(f"{repository}:1", force=False, prune=True)
         assert not house.blobs()
+
+    with_house(work)
+
+
+def test_what_is_behind_a_name(with_house, pushed, several) -> None:
+    index, members = several[1], several[2]
+
+    async def work(house) -> None:
+        for architecture in ("arm64", "amd64"):
+            await house.pull(pushed, "1", platform=f"linux/{architecture}")
+        image = house.images.get(f"{pushed}:1")
+        target = await house.images.variants.of(image)
+        assert target.descriptor.digest == index["digest"]
+        assert [each.descriptor.digest for each in target.variants] == [members[name]["digest"] for name in NAMES]
+        assert [each.image is not None for each in target.variants] == [True, True, False]
+        blobs = [
+            (house.root / "content/blobs/sha256" / name.removeprefix("sha256:")).stat().st_size for name in blobs_of(image)
+        ]
+        assert target.variants[0].content == sum(blobs)
+        assert house.images.variants.is_main(image)
+        assert not house.images.variants.is_main(house.images.get(f"{pushed}:1", wanted("arm64")))
+        view = target_view(target)["Manifests"]
+        assert view[0]["Size"]["Total"] == sum(blobs) + image.size
+        assert view[2]["Available"] is False
+        assert view[2]["ImageData"] == {
+            "Platform": {"architecture": "s390x", "os": "linux"},
+            "Containers": [],
+            "Size": {"Unpacked": 0},
+        }
 
     with_house(work)

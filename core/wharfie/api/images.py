@@ -15,7 +15,7 @@ from wharfie.api.fetched import fetch
 from wharfie.api.query import Filters, Flag, Text, Texts
 from wharfie.api.responses import Empty, Json
 from wharfie.api.streams import Stream, begun, closing, progress_response
-from wharfie.api.views.image import distribution_view, history_view, image_view, search_view, summary_view
+from wharfie.api.views.image import distribution_view, history_view, image_view, search_view, summary_view, target_view
 from wharfie.engine.containers.commit import CommitRequest
 from wharfie.engine.images.progress import Progress
 from wharfie.engine.model.config import Config
@@ -30,11 +30,21 @@ async def list_images(
     filters: Filters,
     all: Flag = False,
     shared_size: Annotated[Flag, Query(alias="shared-size")] = False,
+    manifests: Flag = False,
 ) -> Response:
     images = call.engine.images
     found = images.list(all=all, filters=filters)
     shared = images.shared_sizes(found) if shared_size else {}
-    return Json([summary_view(image, call.version, shared_size=shared.get(image.id, -1)) for image in found])
+    if not manifests or call.version < versions.MANIFESTS_IN_LISTS:
+        return Json([summary_view(image, call.version, shared_size=shared.get(image.id, -1)) for image in found])
+    return Json(
+        [
+            summary_view(image, call.version, shared_size=shared.get(image.id, -1))
+            | target_view(await images.variants.of(image))
+            for image in found
+            if images.variants.is_main(image)
+        ]
+    )
 
 
 @router.post("/images/create")
@@ -146,9 +156,15 @@ async def save(call: Asked, name: str, platform: Text = "") -> Response:
 
 
 @router.get("/images/{name:path}/json")
-async def inspect(call: Asked, name: str, platform: Text = "") -> Response:
-    image = call.engine.images.get(name, call.since(versions.PLATFORM_OF_INSPECT, platform))
-    return Json(image_view(image, call.version, call.engine.system.storage_driver))
+async def inspect(call: Asked, name: str, platform: Text = "", manifests: Flag = False) -> Response:
+    wanted = call.since(versions.PLATFORM_OF_INSPECT, platform)
+    if wanted and manifests:
+        raise InvalidArgument("conflicting options: manifests and platform options cannot both be set")
+    image = call.engine.images.get(name, wanted)
+    view = image_view(image, call.version, call.engine.system.storage_driver)
+    if manifests and call.version >= versions.MANIFESTS:
+        view |= target_view(await call.engine.images.variants.of(image))
+    return Json(view)
 
 
 @router.get("/images/{name:path}/history")

@@ -31,6 +31,9 @@ ANONYMOUS_PRUNE: Version = (1, 42)
 """From here on pruning volumes spares named ones."""
 
 PLATFORM_OF_PUSH: Version = (1, 46)
+MANIFESTS_IN_LISTS: Version = (1, 47)
+MANIFESTS: Version = (1, 48)
+"""From here on an image's inspection shows the manifests behind it, where that is asked for."""
 PLATFORMS: Version = (1, 48)
 """From here on `platform` chooses an image's variant in history, load and save."""
 PLATFORM_OF_INSPECT: Version = (1, 49)

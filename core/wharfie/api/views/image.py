@@ -9,9 +9,11 @@ from wharfie.api.versions import Version
 from wharfie.api.views import duration
 
 if TYPE_CHECKING:
+    from wharfie.engine.images.platforms import Platform
     from wharfie.engine.images.remote import Distribution
+    from wharfie.engine.images.variants import Target, Variant
     from wharfie.engine.model.image import HistoryItem, Image
-    from wharfie.spi.registry import SearchResult
+    from wharfie.spi.registry import Descriptor, SearchResult
 
 _NO_NAME = "<none>:<none>"
 _NO_DIGEST = "<none>@<none>"
@@ -87,6 +89,46 @@ def summary_view(image: Image, version: Version, *, containers: int = -1, shared
     return view
 
 
+def target_view(target: Target) -> dict[str, Any]:
+    """The fields Descriptor and Manifests of both views; definitions OCIDescriptor and ImageManifestSummary."""
+    return {"Descriptor": _descriptor(target.descriptor), "Manifests": [_variant(each) for each in target.variants]}
+
+
+def _variant(variant: Variant) -> dict[str, Any]:
+    image = variant.image
+    unpacked = image.size if image is not None else 0
+    platform = _platform(variant.platform) if variant.platform is not None else None
+    view: dict[str, Any] = {
+        "ID": variant.descriptor.digest,
+        "Descriptor": _descriptor(variant.descriptor) | ({"platform": platform} if platform else {}),
+        "Available": image is not None,
+        "Size": {"Content": variant.content, "Total": variant.content + unpacked},
+        "Kind": "attestation" if variant.about else "image",
+    }
+    if variant.about:
+        view["AttestationData"] = {"For": variant.about}
+    else:
+        view["ImageData"] = {
+            "Platform": platform,
+            "Containers": list(variant.containers),
+            "Size": {"Unpacked": unpacked},
+        }
+    return view
+
+
+def _descriptor(descriptor: Descriptor) -> dict[str, Any]:
+    return {
+        "mediaType": descriptor.media_type,
+        "digest": descriptor.digest,
+        "size": descriptor.size,
+        **({"annotations": dict(descriptor.annotations)} if descriptor.annotations else {}),
+    }
+
+
+def _platform(one: Platform) -> dict[str, str]:
+    return {"architecture": one.architecture, "os": one.os} | ({"variant": one.variant} if one.variant else {})
+
+
 def history_view(item: HistoryItem) -> dict[str, Any]:
     """Definition HistoryResponseItem."""
     return {
@@ -101,14 +143,9 @@ def history_view(item: HistoryItem) -> dict[str, Any]:
 
 def distribution_view(found: Distribution) -> dict[str, Any]:
     """Definition DistributionInspect."""
-    descriptor = found.descriptor
-    platforms = [
-        {"architecture": one.architecture, "os": one.os} | ({"variant": one.variant} if one.variant else {})
-        for one in found.platforms
-    ]
     return {
-        "Descriptor": {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size},
-        "Platforms": platforms,
+        "Descriptor": _descriptor(found.descriptor),
+        "Platforms": [_platform(one) for one in found.platforms],
     }
 
 

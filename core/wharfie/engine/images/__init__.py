@@ -24,6 +24,7 @@ removal     `docker rmi` and `docker image prune`
 upkeep      the content store looked at, and mended
 remote      looks at registries
 listing     filters and history
+variants    what is behind a name, platform by platform
 progress    what the CLI shows meanwhile
 images      the front: `Images`
 """

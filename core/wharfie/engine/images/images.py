@@ -28,6 +28,7 @@ from wharfie.engine.images.remote import Distribution
 from wharfie.engine.images.removal import Remover, Said
 from wharfie.engine.images.save import Saver
 from wharfie.engine.images.upkeep import Blob, Findings, Upkeep
+from wharfie.engine.images.variants import Variants
 from wharfie.engine.model.container import Container
 from wharfie.engine.model.image import HistoryItem, Image
 from wharfie.plugins.drivers import Drivers
@@ -85,6 +86,7 @@ class Images:
         self._committer = Committer(self._assembler, self._executor)
         self._saver = Saver(self._assembler)
         self.mirror = Mirror(self._assembler)
+        self.variants = Variants(self._assembler, containers_using)
         self.artifacts = Artifacts(self._assembler, self._downloader, self._pusher, self._saver, self._source)
         self._releases: set[asyncio.Task[None]] = set()
         events.observe(self._on_event)
