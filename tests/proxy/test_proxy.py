@@ -157,6 +157,37 @@ def test_many_connections_by_one_thread(proxy, life):
         assert len(list(Path(f"/proc/{proxy.pid}/task").iterdir())) == 1
 
 
+def _kernel_has_sctp() -> bool:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _kernel_has_sctp(), reason="this kernel has no SCTP")
+def test_sctp(proxy, life):
+    def made() -> socket.socket:
+        one = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
+        one.settimeout(20)
+        one.bind(("127.0.0.1", 0))
+        return one
+
+    with made() as inside, made() as outside, made() as client:
+        inside.listen()
+        place = Place("sctp", "127.0.0.1", port_of(outside))
+        proxy.put(OWNER, {place: (outside, Target("127.0.0.1", port_of(inside)))}, life)
+        client.connect(("127.0.0.1", port_of(outside)))
+        container, _ = inside.accept()
+        with container:
+            client.sendall(b"question")
+            assert container.recv(100) == b"question"
+            container.sendall(b"answer")
+            assert client.recv(100) == b"answer"
+            client.close()
+            assert container.recv(100) == b"", "the end is passed on"
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])
 def test_datagrams_of_several_clients(proxy, life, address):
     with bound(socket.SOCK_DGRAM) as inside, bound(socket.SOCK_DGRAM, address) as outside:

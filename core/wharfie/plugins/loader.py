@@ -29,6 +29,7 @@ _OURS: Mapping[tuple[str, str], str] = {
     ("network", "host"): "wharfie-net-host",
     ("network", "null"): "wharfie-net-host",
     ("network", "macvlan"): "wharfie-net-macvlan",
+    ("network", "ipvlan"): "wharfie-net-macvlan",
     ("ipam", "default"): "wharfie-ipam-default",
     ("volume", "local"): "wharfie-volume-local",
     ("runtime", "native"): "wharfie-runtime-native",

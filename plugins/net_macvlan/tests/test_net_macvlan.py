@@ -1,4 +1,4 @@
-"""The driver `macvlan`, on a host of the test's own: a network namespace with one cable to the outside."""
+"""The drivers `macvlan` and `ipvlan`, on a host of the test's own: a network namespace with one cable to the outside."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pathlib import Path
 
 import pytest
 from pyroute2 import IPRoute
-from wharfie_net_macvlan.driver import MacvlanDriver
-from wharfie_net_macvlan.parent import make
+from wharfie_net_macvlan.driver import IpvlanDriver, MacvlanDriver
+from wharfie_net_macvlan.parent import alias, make, makes
 from wharfie_net_macvlan.settings import MacvlanSettings
 
 from wharfie.shim.netns import within
 from wharfie.shim.system import CLONE_NEWNET, setns, unshare
 from wharfie.spi.driver import ContainerFacts, Context, HostFacts
 from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, Unavailable, Unsupported
-from wharfie.spi.network import Endpoint, Joined, Network, Pool, Sandbox
+from wharfie.spi.network import Endpoint, Joined, Network, NetworkDriver, Pool, Sandbox
 
 INSTANCE = "0b5e55ed"
 
@@ -62,7 +62,7 @@ class Host:
         self._servers: list[socket.socket] = []
         self.driver = self.make()
 
-    def make(self, **settings: str) -> MacvlanDriver:
+    def make(self, driver: type[MacvlanDriver] | type[IpvlanDriver] = MacvlanDriver, **settings: str) -> NetworkDriver:
         context = Context(
             state=Path("unused"),
             run=Path("unused"),
@@ -71,7 +71,7 @@ class Host:
             host=HostFacts(kernel=(6, 1), architecture="amd64", cgroup="v2", cpus=2, memory=1 << 30),
             emit=lambda event: None,
         )
-        return MacvlanDriver(context, MacvlanSettings.model_validate(settings))
+        return driver(context, MacvlanSettings.model_validate(settings))
 
     def sandbox(self) -> Sandbox:
         process = subprocess.Popen(["unshare", "-n", "sh", "-c", "echo ready; exec sleep 600"], stdout=subprocess.PIPE)
@@ -318,7 +318,7 @@ def kernel_makes(kind: str) -> bool:
 def test_a_parent_of_its_own(host, outside, kind, parent):
     first = host.driver.plan(network(options={"parent": parent} if kind == "vlan" else {}))
     second = network(2, options={"parent": parent})
-    if not kernel_makes(kind):
+    if not kernel_makes(kind) and not (kind == "dummy" and kernel_makes("ifb")):
         with pytest.raises(Unsupported, match="modprobe"):
             host.driver.create_network(first)
         assert links() == ["eth1", "lo"]
@@ -342,9 +342,9 @@ def test_a_parent_of_its_own(host, outside, kind, parent):
 def test_made_parents_are_marked_and_only_they_are_removed(host, outside):
     """With bridges, which every kernel makes, in place of dummies."""
     with IPRoute() as route:
-        make(route, "dm-010101010101", INSTANCE, "01" * 32, kind="bridge")
-        make(route, "dm-020202020202", INSTANCE, "02" * 32, kind="bridge")
-        make(route, "dm-030303030303", "ffffffff", "03" * 32, kind="bridge")
+        for number, instance in (("01", INSTANCE), ("02", INSTANCE), ("03", "ffffffff")):
+            mark = alias("macvlan", instance, number * 32)
+            make(route, f"dm-{number * 6}", "half-made", mark, kinds=("no-such-kind", "bridge"))
     sh(f"ip link add wm-{INSTANCE} type bridge; ip link add br0 type bridge")
     net = network(options={"parent": "dm-010101010101"})
     assert host.driver.reconcile([net], []) == []
@@ -369,3 +369,91 @@ def test_reconcile_brings_back_and_reports(host, outside):
         faults = host.driver.reconcile([net, missing], [kept, lost, ended])
         assert {fault.object for fault in faults} == {missing.id, lost.endpoint.id}
     assert host.ask(one, "10.213.1.1") == "outside 10.213.1.2"
+
+
+def test_vepa_goes_by_way_of_the_outside(host, outside):
+    """What is at the other end of the cable sends nothing back, so neighbours are apart."""
+    net = network(options={"parent": "eth1", "macvlan_mode": "vepa"})
+    host.driver.create_network(net)
+    one, two = host.sandbox(), host.sandbox()
+    host.join(net, "one", 2, one)
+    host.join(net, "two", 3, two)
+    host.serve(two, "two")
+    assert host.ask(outside, "10.213.1.3") == "two 10.213.1.1"
+    assert host.ask(one, "10.213.1.3", 0.4) == ""
+
+
+def test_ipvlans_options(host):
+    driver = host.make(IpvlanDriver)
+    planned = driver.plan(network())
+    assert planned.options == {"parent": "eth1", "ipvlan_mode": "l2", "ipvlan_flag": "bridge"}
+    assert planned.needs_gateway
+    for mode in ("l3", "l3s"):
+        assert not driver.plan(network(options={"parent": "eth1", "ipvlan_mode": mode})).needs_gateway
+    assert driver.plan(network(options={})).options["parent"] == "di-010101010101"
+    for option, value in (("ipvlan_mode", "l4"), ("ipvlan_flag", "passthru"), ("parent", "lo")):
+        with pytest.raises(InvalidArgument, match=option):
+            driver.plan(network(options={option: value}))
+
+
+def test_a_kernel_without_ipvlan_is_found_out(host):
+    problems = host.make(IpvlanDriver).check()
+    assert [problem.fix for problem in problems] == ([] if makes("ipvlan") else ["modprobe ipvlan"])
+    assert host.driver.check() == ()
+    assert links() == ["lo"]
+
+
+ipvlan = pytest.mark.skipif(not makes("ipvlan"), reason="this kernel has no ipvlan")
+
+
+@ipvlan
+def test_ipvlan_neighbours_of_the_outside(host, outside):
+    host.driver = host.make(IpvlanDriver)
+    net = host.driver.plan(network())
+    host.driver.create_network(net)
+    one, two = host.sandbox(), host.sandbox()
+    joined = host.join(net, "one", 2, one)
+    assert (joined.attachment.mac, joined.attachment.gateway4) == ("", IPv4Address("10.213.1.1"))
+    host.join(net, "two", 3, two)
+    host.serve(two, "two")
+    for address, caller in (("10.213.1.3", "10.213.1.2"), ("fd12:213:1::3", "fd12:213:1::2")):
+        assert host.ask(one, address) == f"two {caller}"
+        assert host.ask(outside, address).startswith("two ")
+    assert host.ask(one, "10.213.1.1") == "outside 10.213.1.2"
+    assert host.join(net, "one", 2, one) == joined
+    for _ in range(2):
+        host.driver.leave(net, joined)
+    assert interfaces(host, one) == {"lo": []}
+
+
+@ipvlan
+@pytest.mark.parametrize("mode", ["l3", "l3s"])
+def test_ipvlan_as_a_router(host, outside, mode):
+    """Two networks with subnets of their own on one parent, without neighbours or gateways."""
+    host.driver = host.make(IpvlanDriver)
+    options = {"parent": "eth1", "ipvlan_mode": mode}
+    first, second = (host.driver.plan(network(number, options=options)) for number in (2, 3))
+    one, two = host.sandbox(), host.sandbox()
+    for net, name, sandbox in ((first, "one", one), (second, "two", two)):
+        host.driver.create_network(net)
+        joined = host.join(net, name, 2, sandbox)
+        assert joined.attachment.gateway4 is None
+        assert "default dev eth0 scope link" in host.inside(sandbox, "ip route")
+    host.serve(two, "two")
+    assert host.ask(one, "10.213.3.2") == "two 10.213.2.2"
+    host.inside(outside, "ip route add 10.213.3.0/24 dev eth0")
+    host.join(first, "one", 2, one, default_route4=False, default_route6=False)
+    assert "default" not in host.inside(one, "ip route")
+
+
+@ipvlan
+def test_private_ipvlan_endpoints_do_not_see_each_other(host, outside):
+    host.driver = host.make(IpvlanDriver)
+    net = network(options={"parent": "eth1", "ipvlan_flag": "private"})
+    host.driver.create_network(net)
+    one, two = host.sandbox(), host.sandbox()
+    host.join(net, "one", 2, one)
+    host.join(net, "two", 3, two)
+    host.serve(two, "two")
+    assert host.ask(outside, "10.213.1.3") == "two 10.213.1.1"
+    assert host.ask(one, "10.213.1.3", 0.4) == ""

@@ -1,4 +1,4 @@
-"""Network driver `macvlan`."""
+"""Network drivers `macvlan` and `ipvlan`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import ClassVar
 
 from pyroute2 import NetlinkError
 
-from wharfie.spi.driver import Context, Fault, Strings
+from wharfie.spi.driver import Context, Fault, Problem, Strings
 from wharfie.spi.errors import Unavailable, WharfieError
 from wharfie.spi.network import Attachment, Endpoint, Joined, Network, NetworkCapability, NetworkDriver, Sandbox
 from wharfie_net_macvlan.endpoint import attach, detach
-from wharfie_net_macvlan.options import MODE, PARENT, MacvlanOptions, parse
-from wharfie_net_macvlan.parent import alias, ensure_parent, remove_unused
+from wharfie_net_macvlan.options import Kind, ParentOptions, parse
+from wharfie_net_macvlan.parent import alias, ensure_parent, makes, remove_unused
 from wharfie_net_macvlan.settings import MacvlanSettings
 
 
-class MacvlanDriver(NetworkDriver):
-    """Endpoints are macvlan interfaces on a parent of the host."""
+class _ParentDriver(NetworkDriver):
+    """Endpoints are interfaces on a parent of the host."""
 
-    name: ClassVar[str] = "macvlan"
+    made: ClassVar[Kind]
     spi: ClassVar[str] = "1.0"
     settings: ClassVar[str] = "wharfie_net_macvlan.settings:MacvlanSettings"
 
@@ -36,10 +36,15 @@ class MacvlanDriver(NetworkDriver):
     def capabilities(self) -> frozenset[NetworkCapability]:
         return frozenset({NetworkCapability.NAMESPACE, NetworkCapability.MULTIPLE, NetworkCapability.ADDRESSES})
 
+    def check(self) -> Sequence[Problem]:
+        if makes(self.made):
+            return ()
+        return (Problem(what=f"this kernel has no {self.made} interfaces", fix=f"modprobe {self.made}"),)
+
     def plan(self, draft: Network) -> Network:
         options = self._options(draft)
-        complete = {**draft.options, PARENT: options.parent, MODE: options.mode}
-        return dataclasses.replace(draft, options=complete, needs_gateway=not (draft.internal or options.isolated))
+        alone = draft.internal or options.isolated or options.routed
+        return dataclasses.replace(draft, options={**draft.options, **options.shown}, needs_gateway=not alone)
 
     def create_network(self, network: Network) -> None:
         options = self._options(network)
@@ -59,7 +64,7 @@ class MacvlanDriver(NetworkDriver):
     def leave(self, network: Network, joined: Joined) -> None:
         if joined.sandbox is not None:
             with _named(f"endpoint of container {joined.endpoint.container.name} in network {network.name}"):
-                detach(joined.attachment, joined.sandbox.path, self._mark(joined.endpoint))
+                detach(self.made, joined.attachment, joined.sandbox.path, self._mark(joined.endpoint))
 
     def describe(self, network: Network, joined: Joined) -> Strings:
         return dict(joined.attachment.data)
@@ -84,16 +89,30 @@ class MacvlanDriver(NetworkDriver):
                     attach(network_of, self._options(network_of), one.endpoint, one.sandbox, self._mark(one.endpoint))
         return faults
 
-    def _options(self, network: Network) -> MacvlanOptions:
-        return parse(network, self._default_parent)
+    def _options(self, network: Network) -> ParentOptions:
+        return parse(network, self.made, self._default_parent)
 
     def _mark(self, endpoint: Endpoint) -> str:
-        return f"{alias(self._instance, endpoint.network_id)}:{endpoint.id}"
+        return f"{alias(self.made, self._instance, endpoint.network_id)}:{endpoint.id}"
 
     def _remove_unused(self) -> None:
         """Parents that were made for networks and that no network uses any more."""
-        for name in remove_unused(self._instance, self._parents.values()):
+        for name in remove_unused(self.made, self._instance, self._parents.values()):
             self._log.info("removed interface %s, the parent of a network that is gone", name)
+
+
+class MacvlanDriver(_ParentDriver):
+    """Endpoints with hardware addresses of their own."""
+
+    name: ClassVar[str] = "macvlan"
+    made: ClassVar[Kind] = "macvlan"
+
+
+class IpvlanDriver(_ParentDriver):
+    """Endpoints that share the parent's hardware address."""
+
+    name: ClassVar[str] = "ipvlan"
+    made: ClassVar[Kind] = "ipvlan"
 
 
 @contextlib.contextmanager

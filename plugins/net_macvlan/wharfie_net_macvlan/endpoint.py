@@ -12,18 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
+from pyroute2.netlink import nla
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from wharfie.shim.netns import within
 from wharfie.spi.errors import Conflict, InvalidArgument, NotFound
 from wharfie.spi.ipam import Address, Interface
 from wharfie.spi.network import Attachment, Endpoint, Network, Sandbox
-from wharfie_net_macvlan.options import PARENT, MacvlanOptions
+from wharfie_net_macvlan.options import PARENT, Kind, ParentOptions
 from wharfie_net_macvlan.parent import find
 
+
+class _IpvlanData(nla):  # type: ignore[misc]  # the library is untyped
+    """IFLA_IPVLAN_* of if_link.h: the library's own lacks the flags."""
+
+    prefix = "IFLA_"
+    nla_map = (("IFLA_IPVLAN_UNSPEC", "none"), ("IFLA_IPVLAN_MODE", "uint16"), ("IFLA_IPVLAN_FLAGS", "uint16"))
+
+
+ifinfmsg.ifinfo.register_link_kind(module={"ipvlan": _IpvlanData})
+
 IFA_F_NODAD = 0x02
+RT_SCOPE_LINK = 253
 
 
-def attach(network: Network, options: MacvlanOptions, endpoint: Endpoint, sandbox: Sandbox, mark: str) -> Attachment:
+def attach(network: Network, options: ParentOptions, endpoint: Endpoint, sandbox: Sandbox, mark: str) -> Attachment:
     """Make the interface, or bring the one that is there to what the endpoint says. A failure leaves nothing.
 
     `mark` goes into the interface's alias, so that it is known again. Errors: NotFound (the sandbox is gone), Conflict (its
@@ -31,7 +44,7 @@ def attach(network: Network, options: MacvlanOptions, endpoint: Endpoint, sandbo
     """
     attachment = Attachment(
         interface=endpoint.interface,
-        mac=endpoint.mac or _mac(endpoint.addresses),
+        mac=_mac(options, endpoint),
         addresses=endpoint.addresses,
         gateway4=_gateway(network, options, endpoint, 4),
         gateway6=_gateway(network, options, endpoint, 6),
@@ -40,10 +53,10 @@ def attach(network: Network, options: MacvlanOptions, endpoint: Endpoint, sandbo
     try:
         fresh = _make(options, endpoint.interface, attachment.mac, sandbox)
         try:
-            within(sandbox.path, partial(_configure, endpoint, attachment, mark, fresh=fresh))
+            within(sandbox.path, partial(_configure, options, endpoint, attachment, mark, fresh=fresh))
         except BaseException:
             if fresh:
-                within(sandbox.path, partial(_delete, attachment, mark))
+                within(sandbox.path, partial(_delete, options.kind, attachment, mark))
             raise
     except (FileNotFoundError, ProcessLookupError) as error:
         raise NotFound(
@@ -52,13 +65,13 @@ def attach(network: Network, options: MacvlanOptions, endpoint: Endpoint, sandbo
     return attachment
 
 
-def detach(attachment: Attachment, sandbox: Path, mark: str) -> None:
+def detach(kind: Kind, attachment: Attachment, sandbox: Path, mark: str) -> None:
     """Remove the interface that carries `mark`. It may be gone, and so may the sandbox, which takes it along."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        within(sandbox, partial(_delete, attachment, mark))
+        within(sandbox, partial(_delete, kind, attachment, mark))
 
 
-def _make(options: MacvlanOptions, name: str, mac: str, sandbox: Sandbox) -> bool:
+def _make(options: ParentOptions, name: str, mac: str, sandbox: Sandbox) -> bool:
     """True: it is new. False: an interface of that name is there."""
     target = os.open(sandbox.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -68,16 +81,18 @@ def _make(options: MacvlanOptions, name: str, mac: str, sandbox: Sandbox) -> boo
                 raise InvalidArgument(
                     f'{PARENT}: interface "{options.parent}" is gone; bring it back or remove the network'
                 )
-            given = {"mtu": options.mtu} if options.mtu else {}
+            given = dict(options.link)
+            if options.mtu:
+                given["mtu"] = options.mtu
+            if mac:
+                given["address"] = mac
             try:
                 route.link(
                     "add",
                     ifname=name,
-                    kind="macvlan",
+                    kind=options.kind,
                     link=parent["index"],
-                    macvlan_mode=options.mode,
                     net_ns_fd=target,
-                    address=mac,
                     **given,
                 )
             except NetlinkError as error:
@@ -89,13 +104,13 @@ def _make(options: MacvlanOptions, name: str, mac: str, sandbox: Sandbox) -> boo
     return True
 
 
-def _configure(endpoint: Endpoint, attachment: Attachment, mark: str, *, fresh: bool) -> None:
+def _configure(options: ParentOptions, endpoint: Endpoint, attachment: Attachment, mark: str, *, fresh: bool) -> None:
     """Runs in the sandbox: alias, addresses, interfaces up, routes."""
     name = endpoint.interface
     with IPRoute() as route:
         (link,) = route.link("get", ifname=name)
         index = link["index"]
-        if not fresh and not _ours(link, attachment, mark):
+        if not fresh and not _ours(options.kind, link, attachment, mark):
             raise Conflict(
                 f'container {endpoint.container.name} has an interface "{name}" already; give this endpoint another name'
             )
@@ -115,25 +130,29 @@ def _configure(endpoint: Endpoint, attachment: Attachment, mark: str, *, fresh: 
             family = socket.AF_INET if version == 4 else socket.AF_INET6
             if wanted and gateway is not None:
                 route.route("replace", family=family, dst="default", gateway=str(gateway), oif=index)
+            elif wanted and options.routed and any(address.version == version for address in endpoint.addresses):
+                on_link = {"scope": RT_SCOPE_LINK} if version == 4 else {}
+                route.route("replace", family=family, dst="default", oif=index, **on_link)
             elif not fresh:
                 with _tolerated(errno.ESRCH):
                     route.route("del", family=family, dst="default", oif=index)
 
 
-def _delete(attachment: Attachment, mark: str) -> None:
+def _delete(kind: Kind, attachment: Attachment, mark: str) -> None:
     """Runs in the sandbox."""
     with IPRoute() as route:
         link = find(route, attachment.interface)
-        if link is not None and _ours(link, attachment, mark):
+        if link is not None and _ours(kind, link, attachment, mark):
             route.link("del", index=link["index"])
 
 
-def _ours(link: Any, attachment: Attachment, mark: str) -> bool:
+def _ours(kind: Kind, link: Any, attachment: Attachment, mark: str) -> bool:
     """Does the interface carry our mark? The kernel takes it only after the interface is there: one made by a daemon that
     was killed in between has none, and is known by its kind and hardware address."""
     found = link.get_attr("IFLA_IFALIAS")
-    kind = (link.get_attr("IFLA_LINKINFO") or {}).get("IFLA_INFO_KIND")
-    return found == mark or (not found and kind == "macvlan" and link.get_attr("IFLA_ADDRESS") == attachment.mac)
+    made = (link.get_attr("IFLA_LINKINFO") or {}).get("IFLA_INFO_KIND")
+    same = attachment.mac in ("", link.get_attr("IFLA_ADDRESS"))
+    return found == mark or (not found and made == kind and same)
 
 
 def _add_address(route: IPRoute, index: int, address: Interface) -> None:
@@ -152,8 +171,8 @@ def _tolerated(number: int) -> Iterator[None]:
             raise
 
 
-def _gateway(network: Network, options: MacvlanOptions, endpoint: Endpoint, version: int) -> Address | None:
-    if network.internal or options.isolated:
+def _gateway(network: Network, options: ParentOptions, endpoint: Endpoint, version: int) -> Address | None:
+    if network.internal or options.isolated or options.routed:
         return None
     for pool in network.pools:
         if pool.subnet.version == version and any(address.ip in pool.subnet for address in endpoint.addresses):
@@ -161,6 +180,8 @@ def _gateway(network: Network, options: MacvlanOptions, endpoint: Endpoint, vers
     return None
 
 
-def _mac(addresses: tuple[Interface, ...]) -> str:
-    """02:42 and the last four bytes of the first address."""
-    return "02:42:" + addresses[0].ip.packed[-4:].hex(":")
+def _mac(options: ParentOptions, endpoint: Endpoint) -> str:
+    """02:42 and the last four bytes of the first address. ipvlan has its parent's: empty."""
+    if options.kind == "ipvlan":
+        return ""
+    return endpoint.mac or "02:42:" + endpoint.addresses[0].ip.packed[-4:].hex(":")
