@@ -153,6 +153,32 @@ def test_the_protocol(filled) -> None:
     filled(work)
 
 
+def test_a_media_type_cannot_become_a_header(with_house, make, liar) -> None:
+    layout = make.Layout()
+    image = layout.image([make.tar_of({"a": b"1"})])
+    manifest = json.loads(layout.blobs[image["digest"]]) | {"mediaType": "a/b\r\nX-Injected: yes"}
+    data = json.dumps(manifest).encode()
+    layout.tag(layout.blob(data, ""), "1")
+    server = liar(layout)
+
+    def tamper(handler, path) -> bool:
+        if "/manifests/" in path:
+            server.reply(handler, 200, data, Content_Type=f"{OCI}.manifest.v1+json")
+        return "/manifests/" in path
+
+    server.tamper = tamper
+
+    async def work(house) -> None:
+        await house.pull(f"{server.address}/sly", "1")
+        assert "X-Injected" in house.images.get(f"{server.address}/sly:1").manifest_type
+        async with mirror_of(house) as address:
+            status, headers, body = await ask(address, f"/v2/{server.address}/sly/manifests/1")
+            assert (status, body) == (200, data)
+            assert "x-injected" not in {name.lower() for name in headers}
+
+    with_house(work)
+
+
 def test_a_second_engine_pulls_from_the_first(filled, tmp_path) -> None:
     async def work(first, address, layout, index, image, other) -> None:
         mirrors = {"registry.oci": {"registry-mirrors": [f"http://{address}"]}}

@@ -95,6 +95,13 @@ def test_pulls_for_other_platforms_share_the_name(with_house, pushed, several) -
         await house.images.tag(name, "copy", "2")
         assert {blob.kind for blob in await house.images.blobs()} == {"config", "layer", "manifest", "index"}
         assert not (await house.images.verify(lambda line: None)).damaged
+        (house.root / "content/blobs/sha256" / index["digest"].removeprefix("sha256:")).unlink()
+        found = await house.images.verify(lambda line: None)
+        assert [(blob.kind, why) for blob, why in found.damaged] == [("index", "it is missing")]
+        assert (await house.images.repair(None, lambda line: None)).repaired == {index["digest"]}
+        (house.root / "content/blobs/sha256" / index["digest"].removeprefix("sha256:")).unlink()
+        await house.pull(pushed, "1")
+        assert not (await house.images.verify(lambda line: None)).damaged
 
     async def later(house) -> None:
         assert architectures(house, name) == architectures(house, "copy:2") == set(NAMES)

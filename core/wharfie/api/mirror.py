@@ -176,7 +176,12 @@ class _Answer:
     async def _begin(self, status: int, length: int, headers: Mapping[str, str]) -> None:
         self.status = status
         pairs = {**_VERSION, **headers, "Content-Length": str(length)}
-        raw = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in pairs.items()]
+        # A media type is whatever a manifest says: it must not become a header of its own.
+        raw = [
+            (name.lower().encode(), value.encode("latin-1", "replace"))
+            for name, value in pairs.items()
+            if value.isprintable()
+        ]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
 

@@ -100,8 +100,8 @@ class Puller:
         if key in self._catalog.images and await self._assembler.is_whole(self._catalog.images[key]):
             async with self._catalog.lock:
                 if (image := self._catalog.images.get(key)) is not None:
+                    await self._keep(led_by)  # also where it was lost
                     if any(not _means(self._catalog.meaning(name), key, index) for name in names):
-                        await self._keep(led_by)
                         await self._catalog.add(image, names, index)
                         await self._assembler.write_index()
                     return image
