@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -105,6 +106,26 @@ def test_a_signed_index_vouches_for_its_images(with_house, registry, make, sign,
         await house.pull(f"{name}@{members[1][0]['digest']}", "")
 
     with_house(work, plugins=rules)
+
+
+def test_a_registry_that_keeps_silent_denies_and_costs_nobody_else(with_house, make, liar, key, monkeypatch) -> None:
+    monkeypatch.setattr("wharfie.engine.images.remote.LOOK_SECONDS", 0.3)
+    layout = make.Layout()
+    layout.tag(layout.image([make.tar_of({"a": b"silence"})]), "1")
+    server, done = liar(layout), threading.Event()
+    server.tamper = lambda handler, path: path.endswith(".sig") and done.wait(60)
+    rules = [{"images": [f"{server.address}/signed"], "keys": [str(key.file)]}, {"images": [f"{server.address}/free"]}]
+
+    async def work(house) -> None:
+        try:
+            for _ in range(4):  # its circuit stays closed
+                with pytest.raises(Forbidden, match=f"the registry {server.address} takes too long"):
+                    await house.pull(f"{server.address}/signed", "1")
+            await house.pull(f"{server.address}/free", "1")
+        finally:
+            done.set()
+
+    with_house(work, plugins={"admission-policy": {"rules": rules}})
 
 
 def test_settings_change_while_the_engine_runs(with_house, registry, make, rules) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from wharfie.engine.images import documents, pipes
 from wharfie.engine.images.download import Source
 from wharfie.engine.images.platforms import Platform
 from wharfie.plugins.supervisor import Supervised
-from wharfie.spi.errors import InvalidArgument
+from wharfie.spi.errors import InvalidArgument, Unavailable
 from wharfie.spi.hooks import Repository
 from wharfie.spi.registry import (
     MANIFEST_LIMIT,
@@ -30,6 +31,9 @@ T = TypeVar("T")
 _FILTERS = frozenset({"is-official", "is-automated", "stars"})
 _LIMITS = (1, 100)
 _DEFAULT_LIMIT = 25
+LOOK_SECONDS = 50.0
+"""What a registry gets for all that plugins ask about one image: less than their hook's own deadline, so that a slow one is
+an answer of theirs and never their failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ class SourceRepository(Repository):
     def __init__(self, source: Source) -> None:
         self._source = source
         self._loop = asyncio.get_running_loop()
+        self._end = time.monotonic() + LOOK_SECONDS
 
     def manifest(self, tag_or_digest: str) -> Manifest:
         by_digest = ":" in tag_or_digest
@@ -98,7 +103,13 @@ class SourceRepository(Repository):
         return self._wait(small_blob(self._source, blob))
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        asked = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return asked.result(max(0.0, self._end - time.monotonic()))
+        except TimeoutError:
+            asked.cancel()
+            server = self._source.reference.server
+            raise Unavailable(f"the registry {server} takes too long to say what is beside the image") from None
 
 
 async def search(
