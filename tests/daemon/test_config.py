@@ -74,7 +74,6 @@ def test_a_key_both_ways_is_a_conflict():
         ({"iptables": False, "icc": False}, "icc"),
         ({"tlsverify": True, "tls": False}, "tlsverify"),
         ({"default-address-pools": [{"base": "10.0.0.0/16", "size": 8}]}, "size 8"),
-        ({"userns-remap": "default"}, "userns-remap is not supported"),
         ({"selinux-enabled": True}, "selinux-enabled is not supported"),
         ({"iptables": True, "drivers": {"network.bridge": {"iptables": False}}}, "given both as iptables and in"),
     ],

@@ -194,6 +194,7 @@ class DaemonConfig(BaseModel):
     init: bool = False
     init_path: str = ""
     no_new_privileges: bool = False
+    userns_remap: str = ""
     seccomp_profile: str = "builtin"
 
     max_concurrent_downloads: Annotated[int, Field(ge=1)] = 3

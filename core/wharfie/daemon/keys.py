@@ -133,6 +133,7 @@ KEYS: tuple[Key, ...] = (
     Key("init", Kind.SWITCH, "Run an init in containers"),
     Key("init-path", Kind.TEXT, "Program for it, where the runtime brings none of its own"),
     Key("no-new-privileges", Kind.SWITCH, "Set no_new_privs in containers"),
+    Key("userns-remap", Kind.TEXT, "Whose subordinate ids containers have: default or USER[:GROUP]"),
     Key("seccomp-profile", Kind.TEXT, "builtin, unconfined or a path"),
     # Images
     Key("max-concurrent-downloads", Kind.NUMBER, "Layers fetched at once"),
@@ -172,7 +173,6 @@ KEYS: tuple[Key, ...] = (
     _refused("metrics-addr", Kind.TEXT, "metrics are part of the API: GET /wharfie/metrics"),
     _refused("rootless", Kind.SWITCH, "this daemon runs as root only"),
     _refused("selinux-enabled", Kind.SWITCH, "SELinux labels are not supported"),
-    _refused("userns-remap", Kind.TEXT, "remapped user ids are not supported yet"),
 )
 
 BY_NAME: dict[str, Key] = {key.name: key for key in KEYS}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wharfie.daemon.config import DaemonConfig
+from wharfie.daemon.users import remapped, root_of
 from wharfie.engine.settings import AddressPool, DefaultUlimit, EngineSettings
 from wharfie.spi.errors import InvalidArgument
 
@@ -57,6 +58,7 @@ def engine_settings(config: DaemonConfig, instance: str) -> EngineSettings:
         init=config.init,
         init_path=config.init_path,
         no_new_privileges=config.no_new_privileges,
+        users=remapped(config.userns_remap),
         seccomp_profile=config.seccomp_profile,
         live_restore=config.live_restore,
         shutdown_timeout=config.shutdown_timeout,
@@ -72,6 +74,13 @@ def engine_settings(config: DaemonConfig, instance: str) -> EngineSettings:
         debug=config.debug,
         hosts=tuple(config.hosts),
     )
+
+
+def data_root(config: DaemonConfig) -> str:
+    """Where what must last is: with remapped users a folder for their mapping below `data-root`, as dockerd has it, so that
+    what is made with one mapping is not used with another. Errors: InvalidArgument (userns-remap)."""
+    users = remapped(config.userns_remap)
+    return config.data_root if users is None else f"{config.data_root}/{'.'.join(map(str, root_of(users)))}"
 
 
 def proxy_environment(config: DaemonConfig) -> dict[str, str]:

@@ -26,6 +26,7 @@ from wharfie.daemon.checks import driver_settings, report_missing
 from wharfie.daemon.config import DaemonConfig
 from wharfie.daemon.listeners import Listener, open_listeners, open_mirror
 from wharfie.daemon.lock import Locks, instance_of
+from wharfie.daemon.mapping import data_root as data_root_of
 from wharfie.daemon.mapping import engine_settings, proxy_environment
 from wharfie.engine.engine import Engine
 from wharfie.engine.host import host_facts
@@ -56,7 +57,7 @@ def run(load: Load, config_file: Path) -> int:
         log.warning("%s", warning)
     os.environ.update(proxy_environment(config))
     try:
-        data_root, exec_root = _folder(config.data_root, DATA_MODE), _folder(config.exec_root, EXEC_MODE)
+        data_root, exec_root = _folder(data_root_of(config), DATA_MODE), _folder(config.exec_root, EXEC_MODE)
         with Locks(data_root, config.pid_path), contextlib.ExitStack() as sockets:
             listeners = open_listeners(config)
             for listener in listeners:

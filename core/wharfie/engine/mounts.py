@@ -244,11 +244,12 @@ READ_ONLY_BELOW = (5, 12)
 
 
 def oci_mounts(
-    mounts: Sequence[tuple[MountPoint, str]], tmpfs: Mapping[str, str], *, kernel: tuple[int, int]
+    mounts: Sequence[tuple[MountPoint, str]], tmpfs: Mapping[str, str], *, kernel: tuple[int, int], map_ids: bool = False
 ) -> list[dict[str, Any]]:
     """OCI runtime-spec mounts for mount points and the folders that they resolved to.
 
-    Read-only means everything below too, where the kernel can. Errors: Unsupported (it was demanded, and it cannot).
+    Read-only means everything below too, where the kernel can. `map_ids`: the container has users of its own, to whom its
+    volumes belong; a folder of the host's stays the host's. Errors: Unsupported (it was demanded, and it cannot).
     """
     result: list[dict[str, Any]] = []
     for mount, source in mounts:
@@ -258,6 +259,8 @@ def oci_mounts(
         else:
             options = ["rbind" if mount.recursive else "bind", mount.propagation or "rprivate"]
             options.append("rw" if mount.rw else _read_only(mount, kernel))
+            if map_ids and mount.type == "volume":
+                options.append("idmap")
             result.append(_entry(mount.destination, "bind", source, options))
     for destination, text in tmpfs.items():
         words = [word for word in text.split(",") if word]

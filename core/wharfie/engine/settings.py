@@ -28,6 +28,14 @@ class AddressPool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Users:
+    """Whom the ids of containers are on the host (`userns-remap`), as OCI's uidMappings and gidMappings."""
+
+    uids: tuple[Mapping[str, int], ...]
+    gids: tuple[Mapping[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """What the daemon was told. Names follow daemon.json's keys."""
 
@@ -75,6 +83,7 @@ class EngineSettings:
     init: bool = False
     init_path: str = ""  # the program for it; empty: the runtime driver's own choice
     no_new_privileges: bool = False
+    users: Users | None = None  # None: the host's
     seccomp_profile: str = "builtin"  # a path, "builtin" or "unconfined"
 
     live_restore: bool = False

@@ -203,6 +203,8 @@ class System:
         options = [] if profile == "unconfined" else [f"name=seccomp,profile={profile}"]
         if self.host.cgroup == "v2":
             options.append("name=cgroupns")
+        if self.settings.users is not None:
+            options.append("name=userns")
         if self.settings.no_new_privileges:
             options.append("name=no-new-privileges")
         return options

@@ -27,6 +27,9 @@ from wharfie.spi.log import LogSink
 Request = Mapping[str, Any]
 """request.json: id, bundle, engine ("module:Class"), options, rootfs, io, preparation."""
 
+MAP_ROOT = "org.wharfie.map-root"
+"""Annotation: with "true" the root's owners are those that the image names, and are to be mapped as `linux.uidMappings`."""
+
 _MESSAGE_LIMIT = 64 * 1024
 _FDS_LIMIT = socket.CMSG_SPACE(4 * 32)
 
@@ -90,6 +93,12 @@ def _make(request: Request, path: str, end: socket.socket) -> None:
     spec = read_spec(request)
     target = f"{path}/{ROOT}"
     user = prepare_root(request, target)
+    if (spec.get("annotations") or {}).get(MAP_ROOT) == "true":
+        from wharfie.shim.mapped_root import replace_root  # of a daemon that remaps users
+
+        replace_root(
+            [(mount["type"], mount["source"], mount["options"]) for mount in request["rootfs"]], target, spec["linux"]
+        )
     io = request["io"]
     terminal = bool(io["terminal"])
     spec["process"] = {**users.apply(spec["process"], user), "terminal": terminal}

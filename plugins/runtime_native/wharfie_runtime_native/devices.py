@@ -124,13 +124,29 @@ def _mknod(parent: int, name: str, device: Device) -> None:
 
 def _bind(root: Root, device: Device) -> None:
     try:
-        tree = open_tree(AT_FDCWD, device.path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
+        tree = open_tree(AT_FDCWD, _on_host(device), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
         target = make_in_root(root.fd, device.path, directory=False)
         attach(tree, target)
     except OSError as error:
         raise InvalidArgument(f"cannot bind device {device.path}: {reason(error)}") from error
     os.close(target)
     os.close(tree)
+
+
+def _on_host(device: Device) -> str:
+    """Where the host has the device: under the same name, or under the one that the kernel gave it."""
+    number, kind = os.makedev(device.major, device.minor), _TYPES[device.type]
+    try:
+        found = os.stat(device.path)
+        if stat.S_IFMT(found.st_mode) == kind and found.st_rdev == number:
+            return device.path
+    except OSError:
+        pass
+    folder = "block" if kind == stat.S_IFBLK else "char"
+    for line in Path(f"/sys/dev/{folder}/{device.major}:{device.minor}/uevent").read_text().splitlines():
+        if line.startswith("DEVNAME="):
+            return f"/dev/{line.removeprefix('DEVNAME=')}"
+    return device.path
 
 
 def link(root: Root) -> None:

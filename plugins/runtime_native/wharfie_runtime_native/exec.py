@@ -18,7 +18,7 @@ from wharfie_runtime_native.cgroups.base import Cgroup
 from wharfie_runtime_native.constants import CLONE_NEWUSER, PR_SET_DUMPABLE, PR_SET_PDEATHSIG
 from wharfie_runtime_native.init import keyring, settle, start_over
 from wharfie_runtime_native.manner import Manner
-from wharfie_runtime_native.namespaces import become_root_inside
+from wharfie_runtime_native.namespaces import become_root_inside, id_map, outside
 from wharfie_runtime_native.syscalls import prctl, setns
 
 
@@ -63,6 +63,9 @@ class Exec:
             else:
                 self._cgroup.join(beside=self._pidfd)
             process.set_oom_score_adj(spec.oom_score_adj)
+            if self._namespaces & CLONE_NEWUSER:
+                maps = [id_map(self._linux.get(f"{kind}Mappings") or (), kind) for kind in ("uid", "gid")]
+                process.own_streams(outside(maps[0], spec.uid), outside(maps[1], spec.gid))
             setns(self._pidfd, self._namespaces)
             os.close(self._pidfd)
             if self._namespaces & CLONE_NEWUSER:

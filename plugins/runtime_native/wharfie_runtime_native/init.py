@@ -132,6 +132,9 @@ class Init:
             # The host's, with its privileges; what belongs to the user namespace that follows, with those that it gives.
             late = namespaces.enter(joined, "pid", "user", later=spaces.own("user"))
         if spaces.own("user"):
+            # From within nothing can be done about what belongs to the host's users.
+            user = plan.process
+            process.own_streams(namespaces.outside(plan.uid_map, user.uid), namespaces.outside(plan.gid_map, user.gid))
             self._enter_user_namespace(end, plan, joined)
         namespaces.enter(late)
         unshare(spaces.flags("pid", "user"))

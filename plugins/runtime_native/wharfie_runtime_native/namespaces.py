@@ -189,6 +189,15 @@ def id_map(entries: Sequence[Mapping[str, Any]], what: str) -> str:
     return "".join(lines)
 
 
+def outside(text: str, number: int) -> int:
+    """Whom an id of a map's text is on the host; the id itself where the map does not have it, or there is none."""
+    for line in text.splitlines():
+        first, host, size = map(int, line.split())
+        if first <= number < first + size:
+            return host + number - first
+    return number
+
+
 def time_offsets(offsets: Mapping[str, Any]) -> str:
     """The text of /proc/<pid>/timens_offsets (time_namespaces(7)). Errors: InvalidArgument."""
     lines = []

@@ -52,7 +52,7 @@ def _clone(entry: MountEntry, *, recursive: bool) -> int:
 
 
 def _map_ids(entries: list[MountEntry], trees: dict[MountEntry, int], plan: Plan) -> None:
-    from wharfie_runtime_native import idmap  # few containers have such a mount
+    from wharfie.shim import idmap  # few containers have such a mount
 
     user_namespaces: dict[tuple[str, str], int] = {}
     for entry in entries:
@@ -69,4 +69,4 @@ def _map_ids(entries: list[MountEntry], trees: dict[MountEntry, int], plan: Plan
                     "a user namespace"
                 )
         recursive = entry.idmap == "ridmap"
-        idmap.apply(trees[entry], user_namespaces[maps], recursive=recursive, what=entry.describe())
+        idmap.map_ids(trees[entry], user_namespaces[maps], recursive=recursive, what=entry.describe())

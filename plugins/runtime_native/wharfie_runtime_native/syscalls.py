@@ -175,10 +175,8 @@ def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: in
         oserror("move_mount", to_path)
 
 
-def mount_setattr(
-    fd: int, path: str, flags: int, *, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0, userns_fd: int = 0
-) -> None:
-    attr = MountAttr(attr_set=attr_set, attr_clr=attr_clr, propagation=propagation, userns_fd=userns_fd)
+def mount_setattr(fd: int, path: str, flags: int, *, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0) -> None:
+    attr = MountAttr(attr_set=attr_set, attr_clr=attr_clr, propagation=propagation)
     size = ctypes.c_size_t(ctypes.sizeof(attr))
     if not path:
         flags |= AT_EMPTY_PATH

@@ -13,7 +13,7 @@ from wharfie.engine import mounts
 from wharfie.engine.containers import health, links
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.merging import complete
-from wharfie.engine.containers.modes import check_modes, complete_modes
+from wharfie.engine.containers.modes import check_modes, check_users, complete_modes, remaps
 from wharfie.engine.containers.networking import choose_networks
 from wharfie.engine.containers.refusals import check_refusals
 from wharfie.engine.containers.restarts import check_restart
@@ -142,6 +142,7 @@ class Creator:
         check_name_service(config, host)
         check_bindings(host.port_bindings or {})
         check_modes(host, self.catalog.get)
+        check_users(host, self.settings)
         check_restart(host)
 
     async def _runtime(self, host: HostConfig, warnings: list[str]) -> str:
@@ -159,7 +160,18 @@ class Creator:
         except NotFound as error:
             raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime or name}") from error
         host.runtime = host.runtime or name
+        if remaps(host, self.settings):
+            await self._check_mapping(name)
         return name
+
+    async def _check_mapping(self, name: str) -> None:
+        """Files of containers with users of their own are theirs by mapped mounts. Errors: InvalidArgument."""
+        runtime = await self.drivers.get(RuntimeDriver, name)
+        linux = (await runtime.call(RuntimeDriver.features)).get("linux") or {}
+        if not ((linux.get("mountExtensions") or {}).get("idmap") or {}).get("enabled"):
+            raise InvalidArgument(
+                f"runtime {name} maps no ids of mounts, which userns-remap needs: use another runtime, or --userns=host"
+            )
 
     async def _plan_log(self, container: Container) -> None:
         log = container.host_config.log_config

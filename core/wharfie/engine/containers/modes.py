@@ -36,6 +36,26 @@ def check_modes(host: HostConfig, find: Callable[[str], Container]) -> None:
             raise InvalidArgument("conflicting options: dns and the container type network mode")
 
 
+def check_users(host: HostConfig, settings: EngineSettings) -> None:
+    """What cannot be with users that are not the host's. Errors: InvalidArgument in dockerd's words."""
+    if not remaps(host, settings):
+        return
+    if host.privileged:
+        raise InvalidArgument(
+            "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when "
+            "running privileged mode"
+        )
+    if host.network_mode == "host":
+        raise InvalidArgument("cannot share the host's network namespace when user namespaces are enabled")
+    if host.pid_mode == "host":
+        raise InvalidArgument("cannot share the host PID namespace when user namespaces are enabled")
+
+
+def remaps(host: HostConfig, settings: EngineSettings) -> bool:
+    """Whether a container has users of its own."""
+    return settings.users is not None and host.userns_mode != "host"
+
+
 def complete_modes(host: HostConfig, settings: EngineSettings, facts: HostFacts) -> None:
     """Fill in what the request left open, as inspect shows it."""
     if host.network_mode in ("", "default"):
@@ -76,4 +96,6 @@ def shared_namespaces(container: Container, find: Callable[[str], Container]) ->
                 "container)"
             )
         paths[kind] = f"/proc/{other.state.pid}/ns/{file}"
+        # Whoever shares what another's users own has to be one of them; with the host's users it is the same namespace.
+        paths["user"] = f"/proc/{other.state.pid}/ns/user"
     return paths

@@ -20,7 +20,7 @@ from typing import Any
 from wharfie.engine.containers import links
 from wharfie.engine.containers.catalog import Catalog, Live
 from wharfie.engine.containers.files import Files
-from wharfie.engine.containers.modes import CONTAINER, shared_namespaces
+from wharfie.engine.containers.modes import CONTAINER, remaps, shared_namespaces
 from wharfie.engine.containers.staging import Staging
 from wharfie.engine.events import Events
 from wharfie.engine.identity import new_id, rfc3339
@@ -180,8 +180,10 @@ class Starter:
     async def _write_bundle(self, container: Container, bundle: Path, sources: list[tuple[MountPoint, str]]) -> list[int]:
         """The supplementary groups that its devices want."""
         hc = container.host_config
+        users = self.settings.users if remaps(hc, self.settings) else None
         found = assemble.Found(
-            mounts=oci_mounts(sources, hc.tmpfs or {}, kernel=self.host.kernel),
+            mounts=oci_mounts(sources, hc.tmpfs or {}, kernel=self.host.kernel, map_ids=users is not None),
+            users=users,
             namespaces=shared_namespaces(container, self.catalog.get),
             folder=self.catalog.folder(container),
             shm=self._shm(container),

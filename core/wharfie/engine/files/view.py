@@ -8,6 +8,7 @@ a mount namespace that nobody else sees and that ends with the worker.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from wharfie.shim.root import mount_root
 from wharfie.shim.system import CLONE_NEWNS, MOUNT_FLAGS, MS_BIND, MS_PRIVATE, MS_REC, mount, setns, unshare
 from wharfie.spi.inroot import open_in_root
 
+_CLONE_NEWUSER = 0x10000000  # linux/sched.h
+_NS_GET_USERNS = 0xB701  # linux/nsfs.h
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -59,7 +62,19 @@ def of_running(namespace: int, mounts: Sequence[UserMount], at: str) -> int:
     for entry, tree in trees:
         if tree is not None:
             _attach(root, entry, tree)
+    _become_root_of(namespace)
     return root
+
+
+def _become_root_of(namespace: int) -> None:
+    """With users of the container's own, owners are told, and made, as it has them: this process becomes their root."""
+    users = fcntl.ioctl(namespace, _NS_GET_USERNS)
+    if not os.path.samestat(os.fstat(users), os.stat("/proc/self/ns/user")):
+        setns(users, _CLONE_NEWUSER)
+        os.setgroups(())
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    os.close(users)
 
 
 def _copy_of(top: int, entry: UserMount) -> int | None:

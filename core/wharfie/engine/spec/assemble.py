@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from wharfie.engine.model.container import Container
-from wharfie.engine.settings import EngineSettings
+from wharfie.engine.settings import EngineSettings, Users
 from wharfie.engine.spec import capabilities, devices, limits, security
 from wharfie.engine.spec.environment import merge_environment
+from wharfie.shim.maker import MAP_ROOT
 from wharfie.spi.driver import HostFacts
 from wharfie.spi.hooks import Adjustment
 
@@ -66,6 +67,7 @@ class Found:
     namespaces: Mapping[str, str] = field(default_factory=dict)  # type → path of another container's
     folder: Path  # with hosts, hostname, resolv.conf
     shm: str = ""  # a folder to bind on /dev/shm in place of a new tmpfs
+    users: Users | None = None  # None: the host's
 
 
 def config(container: Container, settings: EngineSettings, host: HostFacts, found: Found) -> dict[str, Any]:
@@ -78,8 +80,10 @@ def config(container: Container, settings: EngineSettings, host: HostFacts, foun
         "cgroupsPath": f"{(hc.cgroup_parent or settings.cgroup_parent).rstrip('/')}/{container.id}",
         "resources": resources,
         "namespaces": _namespaces(container, found),
-        "sysctl": _sysctls(container),
+        "sysctl": _sysctls(container, found.users),
     }
+    if found.users is not None:
+        linux["uidMappings"], linux["gidMappings"] = list(found.users.uids), list(found.users.gids)
     if nodes:
         linux["devices"] = nodes
     if not hc.privileged:
@@ -99,6 +103,8 @@ def config(container: Container, settings: EngineSettings, host: HostFacts, foun
         "linux": linux,
         "annotations": dict(hc.annotations or {}),
     }
+    if found.users is not None:
+        document["annotations"][MAP_ROOT] = "true"
     if _own_uts(container):
         document["hostname"] = container.config.hostname
         if container.config.domainname:
@@ -158,6 +164,8 @@ def _namespaces(container: Container, found: Found) -> list[dict[str, str]]:
         "cgroup": hc.cgroupns_mode,
     }
     result = []
+    if found.users is not None:
+        wanted["user"] = "private"
     for kind, mode in wanted.items():
         if mode == "host":
             continue
@@ -172,11 +180,13 @@ def _own_uts(container: Container) -> bool:
     return container.host_config.uts_mode != "host"
 
 
-def _sysctls(container: Container) -> dict[str, str]:
+def _sysctls(container: Container, users: Users | None) -> dict[str, str]:
     own_network = container.host_config.network_mode != "host" and not container.host_config.network_mode.startswith(
         "container:"
     )
-    base = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+    # All groups that there are in the container.
+    last = 2147483647 if users is None else sum(entry["size"] for entry in users.gids) - 1
+    base = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": f"0 {last}"}
     return {**(base if own_network else {}), **(container.host_config.sysctls or {})}
 
 
@@ -195,7 +205,7 @@ def _mounts(container: Container, found: Found) -> list[dict[str, Any]]:
         options = ["nosuid", "noexec", "nodev", "mode=1777", f"size={hc.shm_size}"]
         mounts.append({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": options})
     for name in ("resolv.conf", "hostname", "hosts"):
-        options = ["rbind", "rprivate", *(["ro"] if hc.readonly_rootfs else [])]
+        options = ["rbind", "rprivate", *(["ro"] if hc.readonly_rootfs else []), *(["idmap"] if found.users else [])]
         mounts.append(
             {"destination": f"/etc/{name}", "type": "bind", "source": str(found.folder / name), "options": options}
         )
