@@ -22,6 +22,7 @@ def call(tmp_path, capsys):
     [
         (["--systemd-cgroup", "list"], "systemd cgroup flag passed, but systemd support"),
         (["no-such-command"], "No such command"),
+        ([], "Missing command"),
         (["create"], "Missing argument"),
         (["state", "nope"], 'container \\"nope\\" does not exist'),
         (["state", "../x"], "does not exist"),

@@ -71,6 +71,7 @@ def test_run_detached_and_kept(runtime, adopt):
     pid_file = runtime.bundle / "pid"
     runtime.quietly(runtime.command("run", "--detach", "--pid-file", pid_file, "-b", runtime.bundle, other))
     assert runtime.status(other) == "running"
+    runtime.ok("pause", other)
     runtime.ok("delete", "--force", other)
     assert adopt(int(pid_file.read_text())) == -signal.SIGKILL
 

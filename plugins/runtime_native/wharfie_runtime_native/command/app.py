@@ -60,7 +60,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--root", type=click.Path(path_type=Path), default=DEFAULT_ROOT, show_default=True, help="Where state is kept."
 )
@@ -88,7 +88,7 @@ def run(arguments: list[str] | None = None) -> int:
     session = Session()
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        result: Any = cli.main(words, prog_name="wharfie-runtime", standalone_mode=False, obj=session)
+        result: Any = cli.main(words or ["--help"], prog_name="wharfie-runtime", standalone_mode=False, obj=session)
     except Exception as error:  # noqa: BLE001  # whatever it is, the caller is told in one line
         command = next((word for word in words if word in _COMMANDS), "")
         session.log.error(_prefix(command, error) + _describe(error))

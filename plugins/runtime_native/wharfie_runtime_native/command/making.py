@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import click
 
 from wharfie.shim.cgroups import path_of
 from wharfie.shim.engine import Streams
-from wharfie.spi.errors import Conflict
+from wharfie.spi.errors import Conflict, NotFound
 from wharfie_runtime_native import gate
 from wharfie_runtime_native.command.bundle import read_config, root_of
 from wharfie_runtime_native.command.containers import record_of, status_of
@@ -130,7 +130,7 @@ def run_command(
             engine.begin()
         code = front.wait(engine.record.pid)
     if not keep:
-        with session.store.locked(id) as folder:
+        with suppress(NotFound), session.store.locked(id) as folder:  # somebody else may have been quicker
             found(session, folder, record_of(folder)).end()
             folder.remove()
     return code

@@ -15,7 +15,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from wharfie.spi.errors import Conflict, DriverError, InvalidArgument, NotFound
+from wharfie_runtime_native import gate
 
 _ID: Final = re.compile(r"[A-Za-z0-9_+.-]{1,255}")
 _STATE: Final = "state.json"
@@ -124,7 +124,16 @@ class Folder:
             raise DriverError(f"cannot write {self.path / name}: {error.strerror}") from error
 
     def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        """First the record: what is left when this is killed half-way is as if nothing had been made."""
+        for name in (_STATE, f".{_STATE}", _CONFIG, f".{_CONFIG}", gate.NAME):
+            try:
+                os.unlink(name, dir_fd=self.fd)
+            except FileNotFoundError:
+                continue
+        try:
+            self.path.rmdir()
+        except OSError as error:
+            raise DriverError(f"cannot remove {self.path}: {error.strerror}") from error
 
 
 class Store:
