@@ -1,5 +1,5 @@
-"""`make bench`, third part: 200 networks and 500 endpoints, by our engine beside dockerd, and what a request to a
-published port costs with one of them and with a thousand.
+"""`make bench`, third part: 200 networks and 500 endpoints, by our engine beside dockerd, what a request to a published
+port costs with one of them and with a thousand, and how much goes through.
 
 Times of the first and of the last tenth of each series stand side by side: what they differ by is the price of the others.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -24,6 +25,8 @@ from wharfie.client.client import Client
 from wharfie.client.errors import ClientError
 
 NETWORKS, ENDPOINTS, PORTS = 200, 500, 1000
+SECONDS = 3
+_IPERF = 5201
 CONTAINERS = 25
 CONNECTIONS = 300
 FIRST_PORT = 21000
@@ -43,13 +46,18 @@ FIGURES: Sequence[Figure] = (
     ),
     Figure("one_port", "a request, 1 port published", "ms"),
     Figure("many_ports", f"a request, {PORTS} ports published", "ms"),
+    Figure("one_relayed", "a request by the proxy, 1 port published", "ms"),
+    Figure("many_relayed", f"a request by the proxy, {PORTS} ports", "ms"),
+    Figure("between", "container to container", "Gbit/s", more_is_better=True, aim=1.0),
+    Figure("published", "through a published port", "Gbit/s", more_is_better=True, aim=1.0),
+    Figure("relayed", "through the proxy, [::1]", "Gbit/s", more_is_better=True, aim=1.0),
 )
 
 _CONNECT = """
 import socket, sys, time
 for _ in range(int(sys.argv[2])):
     began = time.perf_counter()
-    with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=5) as connection:
+    with socket.create_connection((sys.argv[3], int(sys.argv[1])), timeout=5) as connection:
         connection.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
         while connection.recv(4096):
             pass
@@ -99,17 +107,58 @@ def many_ports(engine: Contender, ports: int) -> None:
     """Requests from the host's own loopback, alone and beside many."""
     assert engine.process is not None
     with contextlib.closing(Client(engine.host)) as client:
-        served = _started(client, {"PortBindings": _bindings(80, FIRST_PORT, 1)})
-        engine.add("one_port", _connections(engine))
-        others = _started(client, {"PortBindings": _bindings(1000, FIRST_PORT + 1, ports - 1)})
-        engine.add("many_ports", _connections(engine))
+        served = _started(client, {"PortBindings": _bindings(80, FIRST_PORT, 1, "127.0.0.1", "::1")})
+        engine.add("one_port", _connections(engine, "127.0.0.1"))
+        engine.add("one_relayed", _connections(engine, "::1"))
+        others = _started(client, {"PortBindings": _bindings(1000, FIRST_PORT + 1, ports - 1, "127.0.0.1")})
+        engine.add("many_ports", _connections(engine, "127.0.0.1"))
+        engine.add("many_relayed", _connections(engine, "::1"))
         for box in (served, others):
             client.delete(f"/containers/{box}", {"force": True})
 
 
-def _bindings(inside: int, outside: int, count: int) -> dict[str, object]:
+def throughput(engine: Contender, seconds: int) -> None:
+    """One stream of TCP by iperf3, which runs in the namespaces of the containers but is the host's own."""
+    assert engine.process is not None
+    with contextlib.closing(Client(engine.host)) as client:
+        server = _started(client, {"PortBindings": _bindings(_IPERF, FIRST_PORT, 1, "127.0.0.1", "::1")})
+        caller = _started(client, {})
+        inspected = client.get(f"/containers/{server}/json")
+        address = inspected["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+        pids = [client.get(f"/containers/{box}/json")["State"]["Pid"] for box in (server, caller)]
+        words = [*_beside(pids[0]), "iperf3", "--server", "--port", str(_IPERF)]
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as serving:
+            try:
+                engine.add("between", _gigabits(pids[1], address, _IPERF, seconds))
+                engine.add("published", _gigabits(engine.process.pid, "127.0.0.1", FIRST_PORT, seconds))
+                engine.add("relayed", _gigabits(engine.process.pid, "::1", FIRST_PORT, seconds))
+            finally:
+                serving.terminate()
+        for box in (server, caller):
+            client.delete(f"/containers/{box}", {"force": True})
+
+
+def _gigabits(pid: int, address: str, port: int, seconds: int) -> float:
+    """What arrives there in a second, from the network namespace of a process. Errors: BenchFailed."""
+    words = [*_beside(pid), "iperf3", "--client", address, "--port", str(port), "--time", str(seconds), "--json"]
+    failure = ""
+    for _ in range(20):  # the server may need a moment
+        result = subprocess.run(words, capture_output=True, text=True, check=False)
+        if result.returncode == 0:
+            return float(json.loads(result.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
+        failure = result.stdout[-300:] + result.stderr[-300:]
+        time.sleep(0.1)
+    raise BenchFailed(f"iperf3 to {address} port {port}: {failure}")
+
+
+def _beside(pid: int) -> list[str]:
+    return ["nsenter", "--net", "--target", str(pid)]
+
+
+def _bindings(inside: int, outside: int, count: int, *addresses: str) -> dict[str, object]:
     return {
-        f"{inside + number}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(outside + number)}] for number in range(count)
+        f"{inside + number}/tcp": [{"HostIp": address, "HostPort": str(outside + number)} for address in addresses]
+        for number in range(count)
     }
 
 
@@ -120,17 +169,16 @@ def _started(client: Client, host: dict[str, object]) -> str:
     return made
 
 
-def _connections(engine: Contender) -> float:
+def _connections(engine: Contender, address: str) -> float:
     """The median of many, in milliseconds, from the engine's own network namespace."""
     assert engine.process is not None
-    place = ["nsenter", "--net", "--target", str(engine.process.pid)]
-    words = [*place, sys.executable, "-c", _CONNECT, str(FIRST_PORT), str(CONNECTIONS)]
+    words = [*_beside(engine.process.pid), sys.executable, "-c", _CONNECT, str(FIRST_PORT), str(CONNECTIONS), address]
     for _ in range(20):  # the server in the container may need a moment
         result = subprocess.run(words, capture_output=True, text=True, check=False)
         if result.returncode == 0:
             return statistics.median(map(float, result.stdout.split())) * 1000
         time.sleep(0.1)
-    raise BenchFailed(f"{engine.name}: port {FIRST_PORT} is not reached: {result.stderr[-300:]}")
+    raise BenchFailed(f"{engine.name}: {address} port {FIRST_PORT} is not reached: {result.stderr[-300:]}")
 
 
 def main() -> int:
@@ -141,9 +189,11 @@ def main() -> int:
     parser.add_argument("--networks", type=int, default=NETWORKS, help=f"(default {NETWORKS})")
     parser.add_argument("--endpoints", type=int, default=ENDPOINTS, help=f"(default {ENDPOINTS})")
     parser.add_argument("--ports", type=int, default=PORTS, help=f"(default {PORTS})")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help=f"of each throughput (default {SECONDS})")
     arguments = parser.parse_args()
-    if os.geteuid() != 0 or shutil.which("nsenter") is None:
-        console.print("This needs nsenter." if os.geteuid() == 0 else "Run this as root.")
+    missing = [program for program in ("nsenter", "iperf3") if shutil.which(program) is None]
+    if os.geteuid() != 0 or missing:
+        console.print(f"This needs {' and '.join(missing)}." if os.geteuid() == 0 else "Run this as root.")
         return 1
     engines = contenders(arguments.engine or (OURS, THEIRS))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -155,6 +205,7 @@ def main() -> int:
             for engine in engines if number % 2 == 0 else reversed(engines):
                 many_networks(engine, arguments.networks, arguments.endpoints)
                 many_ports(engine, arguments.ports)
+                throughput(engine, arguments.seconds)
         return report(engines, FIGURES, client="the API", rounds=arguments.rounds, target=arguments.json)
     except (BenchFailed, ClientError, OSError) as error:
         console.print(f"[red]{error}[/]")

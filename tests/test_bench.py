@@ -20,7 +20,11 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
         ("bench.py", (), "API start"),
         ("bench_images.py", ("--files", "20", "--listed", "3"), "push of it"),
         ("bench_runtimes.py", (), "delete --force"),
-        ("bench_networks.py", ("--networks", "10", "--endpoints", "20", "--ports", "20"), "endpoints joined"),
+        (
+            "bench_networks.py",
+            ("--networks", "10", "--endpoints", "20", "--ports", "20", "--seconds", "1"),
+            "endpoints joined",
+        ),
     ],
 )
 def test_every_figure(tmp_path, script, options, example):

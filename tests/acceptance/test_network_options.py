@@ -223,3 +223,35 @@ def test_hardware_addresses_are_checked(daemon, name, address):
     body = {"Image": "busybox", "HostConfig": {"NetworkMode": name}, "NetworkingConfig": {"EndpointsConfig": endpoint}}
     status, answer = daemon.request("POST", "/v1.45/containers/create", body)
     assert status == 400 and "invalid MAC address" in answer["message"]
+
+
+def test_names_of_interfaces(daemon, name):
+    prefix = "com.docker.network.container_iface_prefix"
+    daemon.docker("network", "create", "-o", f"{prefix}=lan", name)
+    daemon.docker("network", "create", f"{name}2")
+    named = f"name={name}2,driver-opt=com.docker.network.endpoint.ifname=uplink"
+    words = ("run", "-d", "--name", name, "--network", name, "--network", named, "busybox", "sleep", "600")
+    daemon.docker(*words)
+    daemon.docker("network", "connect", "bridge", name)
+    assert daemon.docker("exec", name, "ls", "/sys/class/net").split() == ["eth0", "lan0", "lo", "uplink"]
+    bad = f"name={name},driver-opt=com.docker.network.endpoint.ifname=a/b"
+    said = daemon.docker("create", "--network", bad, "busybox", status=1, both=True)
+    assert "cannot be the name of an interface" in said
+    assert prefix in daemon.docker("network", "create", "-o", f"{prefix}=far-too-long-", f"{name}3", status=1, both=True)
+
+
+def test_several_pools_of_one_version(daemon, name):
+    """A container gets one address: of the pool that has the wanted one, or of the first that is not full."""
+    pools = ("10.215.79.0/29", "10.215.79.32/28")
+    ranges = ("10.215.79.4/31", "10.215.79.40/29")
+    words = [word for subnet, part in zip(pools, ranges, strict=True) for word in ("--subnet", subnet, "--ip-range", part)]
+    daemon.docker("network", "create", *words, name)
+    daemon.docker("run", "-d", "--name", name, "--network", name, "--ip", "10.215.79.35", "busybox", "sleep", "600")
+    found = [daemon.inspect(name)["NetworkSettings"]["Networks"][name]["IPAddress"]]
+    for number in range(3):
+        daemon.docker("run", "-d", "--name", f"{name}{number}", "--network", name, "busybox", "sleep", "600")
+        found.append(daemon.inspect(f"{name}{number}")["NetworkSettings"]["Networks"][name]["IPAddress"])
+    assert found == ["10.215.79.35", "10.215.79.4", "10.215.79.5", "10.215.79.40"]
+    # Neighbours all the same.
+    assert "1 packets received" in daemon.docker("exec", f"{name}0", "ping", "-c1", "-w20", "10.215.79.4")
+    assert daemon.docker("exec", name, "ip", "route").startswith("default via 10.215.79.33")

@@ -190,6 +190,10 @@ def test_without_userland_proxy(lab):
     rows = [(row, row.answer if row.without_proxy is None else row.without_proxy) for row in TABLE]
     assert differences(lab, rows) == []
     assert not [line for line in lab.daemon.processes() if "wharfie.proxy" in line]
+    # Addresses of containers that run on are theirs: a newcomer gets another one.
+    late = lab.container(lab.daemon, "late", "--network", "front")
+    assert late.ask("10.213.100.2", 80, "tcp", wait=PATIENCE) == "web 10.213.100.4"
+    lab.daemon.docker("rm", "-f", "late")
 
 
 def test_after_the_hosts_firewall_was_flushed(lab):

@@ -27,7 +27,7 @@ from wharfie.engine.images.images import Images
 from wharfie.engine.networks.endpoints import Endpoints
 from wharfie.engine.networks.names import Names
 from wharfie.engine.networks.networks import Networks
-from wharfie.engine.networks.ports import HostPorts
+from wharfie.engine.networks.publishing import Publishing
 from wharfie.engine.networks.relaying import Relaying
 from wharfie.engine.recovery import Recovery
 from wharfie.engine.settings import EngineSettings
@@ -66,7 +66,7 @@ class Engine:
     ending: Ending
     debts: Debts
     metadata: Metadata
-    endpoints: Endpoints
+    publishing: Publishing
     background: set[asyncio.Task[None]]
 
     @classmethod
@@ -80,7 +80,7 @@ class Engine:
         volumes = Volumes(settings, metadata, drivers, events, lambda: catalog)
         names = Names(settings.exec_root / "names")
         relaying = Relaying(settings.exec_root, enabled=settings.userland_proxy)
-        endpoints = Endpoints(networks, names, HostPorts(), relaying, events)
+        endpoints = Endpoints(networks, names, Publishing(networks, relaying), events)
         debts = Debts(metadata, drivers)
         images = Images(
             metadata,
@@ -171,7 +171,7 @@ class Engine:
             ending=ending,
             debts=debts,
             metadata=metadata,
-            endpoints=endpoints,
+            publishing=endpoints.publishing,
             background=set(),
         )
         recovery = Recovery(
@@ -256,7 +256,7 @@ class Engine:
         await self.images.close()
         self.copying.close()
         await self.drivers.close()
-        self.endpoints.close()
+        self.publishing.close()
         self.metadata.close()
 
     async def _stop_all(self) -> None:

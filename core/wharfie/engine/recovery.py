@@ -71,11 +71,11 @@ class Recovery:
         for runtime, stranger in found.values():
             await self._delete(stranger.id, runtime)
         await self._reconcile(running)
-        await self.endpoints.open()
+        await self.endpoints.publishing.open()
         for container in running:
             await self.endpoints.adopt(container)
             self.health.adopt(container)
-        await self.endpoints.settle()
+        await self.endpoints.publishing.settle()
         self._clear_files(running, [container for container, _ in missed])
         for container, end in missed:
             await self.ending.ended(container, end)

@@ -10,7 +10,7 @@ from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.modes import CONTAINER
 from wharfie.engine.model.container import Container, ContainerCreate, NetworkRecord
 from wharfie.engine.model.network import EndpointIPAMConfig, EndpointSettings
-from wharfie.engine.networks import sysctls
+from wharfie.engine.networks import interfaces, sysctls
 from wharfie.engine.networks.networks import Networks
 from wharfie.spi.errors import Forbidden, InvalidArgument, NotFound
 
@@ -72,6 +72,7 @@ def _check_settings(record: NetworkRecord, settings: EndpointSettings) -> None:
             f"invalid config for network {record.name}: invalid endpoint settings:\n" + "\n".join(problems)
         )
     sysctls.parse(settings.driver_opts or {})
+    interfaces.check(settings.driver_opts or {})
 
 
 def _problems(record: NetworkRecord, settings: EndpointSettings) -> Iterator[str]:

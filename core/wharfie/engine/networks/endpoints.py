@@ -7,35 +7,27 @@ endpoint that has the default route (see `gateways`) publishes the ports; both m
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface, ip_address, ip_network
-from pathlib import Path
 
 from wharfie.engine.events import Events
 from wharfie.engine.identity import new_id
-from wharfie.engine.model.container import Container, JoinedEndpoint, NetworkRecord
-from wharfie.engine.model.host import PortBinding
+from wharfie.engine.model.container import Container, JoinedEndpoint, NetworkRecord, PoolRecord
 from wharfie.engine.model.network import EndpointSettings
-from wharfie.engine.networks import gateways, sysctls
+from wharfie.engine.networks import gateways, interfaces, sysctls
 from wharfie.engine.networks.addressing import as_network
 from wharfie.engine.networks.names import Names
 from wharfie.engine.networks.networks import Networks
-from wharfie.engine.networks.ports import HostPorts, Scope, place_of
-from wharfie.engine.networks.relaying import Relaying
+from wharfie.engine.networks.publishing import Publishing
 from wharfie.engine.undo import Undo
 from wharfie.plugins.supervisor import Supervised
-from wharfie.proxy.launch import Place, Target
 from wharfie.spi.driver import ContainerFacts
-from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, WharfieError
+from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, OutOfSpace, WharfieError
 from wharfie.spi.ipam import CONTAINER_NAME, Address, Interface, IpamDriver
-from wharfie.spi.network import Attachment, Endpoint, Joined, NetworkCapability, NetworkDriver, Port, Sandbox
+from wharfie.spi.network import Attachment, Endpoint, Joined, NetworkDriver, Port, Sandbox
 
 log = logging.getLogger(__name__)
-
-_IPV6 = Path("/proc/net/if_inet6")
-"""Missing on a host whose kernel does without IPv6."""
 
 Routes = tuple[bool, bool]
 """Whether an endpoint has the default route of IPv4, of IPv6."""
@@ -44,12 +36,10 @@ Routes = tuple[bool, bool]
 class Endpoints:
     """Joining and leaving. The caller holds the container's lock and stores the container afterwards."""
 
-    def __init__(self, networks: Networks, names: Names, ports: HostPorts, relaying: Relaying, events: Events) -> None:
+    def __init__(self, networks: Networks, names: Names, publishing: Publishing, events: Events) -> None:
         self._networks = networks
         self._names = names
-        self._ports = ports
-        self._relaying = relaying
-        self._inherited: Mapping[str, Mapping[Place, socket.socket]] = {}  # sockets from before this daemon, by container
+        self.publishing = publishing
         self._events = events
 
     # ---- a start
@@ -62,9 +52,11 @@ class Endpoints:
         except NotFound as error:
             raise NotFound(f"failed to set up container networking: {error.message}") from error
         chosen = [gateways.choose(wanted, version) for version in gateways.VERSIONS]
-        for index, (record, settings) in enumerate(wanted):
+        for record, settings in wanted:
             routes = (record.id == chosen[0], record.id == chosen[1])
-            endpoints.append(await self._allocate(container, facts, record, settings, index, routes, undo))
+            interface = interfaces.choose(record, settings, [endpoint.interface for endpoint in endpoints])
+            mac = settings.mac_address or ("" if endpoints else container.config.mac_address)
+            endpoints.append(await self._allocate(container, facts, record, settings, interface, mac, routes, undo))
         return endpoints
 
     async def _allocate(
@@ -73,7 +65,8 @@ class Endpoints:
         facts: ContainerFacts,
         record: NetworkRecord,
         settings: EndpointSettings,
-        index: int,
+        interface: str,
+        mac: str,
         routes: Routes,
         undo: Undo,
     ) -> Endpoint:
@@ -88,32 +81,47 @@ class Endpoints:
         wanted = _wanted(settings)
         names = {CONTAINER_NAME: container.name}
         addresses: list[Interface] = []
-        for pool in record.pools:
-            ipam = await self._networks.ipam(record.ipam_driver)
-            version = ip_network(pool.subnet).version
-            try:
-                lease = await ipam.call(IpamDriver.request_address, pool.id, wanted.get(version), names)
-            except Conflict as error:
-                raise Conflict(f"failed to set up container networking: {error.message}") from error
-            addresses.append(lease.interface)
-            self._networks.promised.setdefault(record.id, set()).add(lease.interface.ip)
-            undo.add(
-                "address",
-                lambda ipam=ipam, pool=pool.id, ip=lease.interface.ip: self._release(  # type: ignore[misc]
-                    ipam, record, pool, ip
-                ),
-            )
+        for version in gateways.VERSIONS:
+            pools = [pool for pool in record.pools if ip_network(pool.subnet).version == version]
+            if pools:
+                addresses.append(await self._lease(record, pools, wanted.get(version), names, undo))
         return Endpoint(
             id=new_id(),
             network_id=record.id,
             container=facts,
-            interface=f"eth{index}",
-            mac=settings.mac_address or (container.config.mac_address if index == 0 else ""),
+            interface=interface,
+            mac=mac,
             addresses=tuple(addresses),
             default_route4=routes[0],
             default_route6=routes[1],
             options=dict(settings.driver_opts or {}),
         )
+
+    async def _lease(
+        self,
+        record: NetworkRecord,
+        pools: Sequence[PoolRecord],
+        wanted: Address | None,
+        names: Mapping[str, str],
+        undo: Undo,
+    ) -> Interface:
+        """An address of one of these pools of the network: the wanted one, or the first that is free."""
+        ipam = await self._networks.ipam(record.ipam_driver)
+        fitting = [pool for pool in pools if wanted is None or wanted in ip_network(pool.subnet)] or pools
+        for pool in fitting:
+            try:
+                lease = await ipam.call(IpamDriver.request_address, pool.id, wanted, names)
+            except OutOfSpace:
+                if pool is fitting[-1]:
+                    raise
+                continue
+            except Conflict as error:
+                raise Conflict(f"failed to set up container networking: {error.message}") from error
+            break
+        address: Interface = lease.interface
+        self._networks.promised.setdefault(record.id, set()).add(address.ip)
+        undo.add("address", lambda: self._release(ipam, record, pool.id, address.ip))
+        return address
 
     async def _release(self, ipam: Supervised[IpamDriver], record: NetworkRecord, pool: str, address: Address) -> None:
         self._networks.promised.get(record.id, set()).discard(address)
@@ -138,7 +146,7 @@ class Endpoints:
             self._kept(endpoint)
             _fill(settings, joined, self._networks.get(endpoint.network_id))
             container.networks[name] = settings
-        await self._publish(container, pid, undo)
+        await self.publishing.publish(container, pid, undo)
 
     async def _join(self, container: Container, endpoint: Endpoint, sandbox: Sandbox, undo: Undo) -> JoinedEndpoint:
         record = self._networks.get(endpoint.network_id)
@@ -158,85 +166,18 @@ class Endpoints:
         self._emit("connect", record, container)
         return JoinedEndpoint(network_id=record.id, network=record.name, joined=joined)
 
-    async def _publish(self, container: Container, pid: int, undo: Undo) -> None:
-        bindings = _bindings(container)
-        if not bindings:
-            return
-        carrier = await self._carrier(container)
-        if carrier is None:
-            return
-        index, driver = carrier
-        entry = container.joined[index]
-        try:
-            ports = self._ports.reserve(container.id, bindings, self._scope(entry))
-        except WharfieError as error:
-            raise type(error)(
-                "failed to set up container networking: driver failed programming external connectivity on endpoint "
-                f"{container.name} ({entry.joined.endpoint.id}): {error.message}"
-            ) from error
-
-        undo.add("host ports", lambda: self._give_up(container.id))
-        joined = _with_ports(entry.joined, tuple(self._marked(entry.joined.endpoint, port) for port in ports))
-        network = as_network(self._networks.get(entry.network_id))
-        await driver.call(NetworkDriver.publish, network, joined)
-        undo.add("published ports", lambda: driver.call(NetworkDriver.unpublish, network, joined))
-        await self._relay(container.id, joined, pid)
-        container.joined[index] = JoinedEndpoint(network_id=entry.network_id, network=entry.network, joined=joined)
-
-    def _scope(self, entry: JoinedEndpoint) -> Scope:
-        """Where ports of this endpoint are published."""
-        record = self._networks.get(entry.network_id)
-        own = {interface.version for interface in entry.joined.endpoint.addresses}
-        versions = own if not self._relaying.enabled else own | {6}  # the proxy relays from IPv6 to IPv4, not back
-        if not _IPV6.exists():
-            versions -= {6}
-        network = as_network(record)
-        return Scope(
-            address=network.host_address or self._networks.default_host_address(record),
-            versions=frozenset(versions),
-            direct=network.direct,
-        )
-
-    def _marked(self, endpoint: Endpoint, port: Port) -> Port:
-        """Tell the driver which ports the proxy will serve."""
-        relayed = self._relaying.enabled and port.host_port > 0 and _target(endpoint, port) is not None
-        return replace(port, relayed=relayed)
-
-    async def _relay(self, id: str, joined: Joined, pid: int) -> None:
-        """Let the proxy have the ports too."""
-        held = self._ports.held(id)
-        routes = {}
-        for port in joined.ports:
-            place, target = place_of(port), _target(joined.endpoint, port)
-            if place in held and target is not None:
-                routes[place] = held[place], target
-        await self._relaying.serve(id, routes, pid)
-
-    async def _give_up(self, id: str) -> None:
-        """Give all host ports of a container back."""
-        await self._relaying.drop(id)
-        self._ports.release(id)
-
-    async def _carrier(self, container: Container) -> tuple[int, Supervised[NetworkDriver]] | None:
-        """The endpoint that publishes ports: the one with the default route (IPv4's, if there is one) if its driver can."""
-        endpoints = [entry.joined.endpoint for entry in container.joined]
-        carriers = [index for index, endpoint in enumerate(endpoints) if endpoint.default_route4]
-        carriers += [index for index, endpoint in enumerate(endpoints) if endpoint.default_route6]
-        for index in carriers[:1]:
-            driver = await self._networks.driver_of(self._networks.get(container.joined[index].network_id))
-            if NetworkCapability.PUBLISH in driver.capabilities:
-                return index, driver
-        return None
-
     # ---- while running
 
     async def connect(self, container: Container, record: NetworkRecord, facts: ContainerFacts, sandbox: Sandbox) -> None:
         """Join one more network; `container.networks` already has it. It takes the default route over if its priority is
         higher, and with it the ports."""
-        index = _free_index(container)
         settings = container.networks[record.name]
+        taken = [entry.joined.endpoint.interface for entry in container.joined]
+        interface = interfaces.choose(record, settings, taken)
         async with Undo(f"connecting {container.name} to {record.name}") as undo:
-            endpoint = await self._allocate(container, facts, record, settings, index, (False, False), undo)
+            endpoint = await self._allocate(
+                container, facts, record, settings, interface, settings.mac_address, (False, False), undo
+            )
             joined = await self._join(container, endpoint, sandbox, undo)
             container.joined.append(joined)
 
@@ -247,7 +188,7 @@ class Endpoints:
             undo.add("default route", back)
             await self._settle(container, ())
             if not any(entry.joined.ports for entry in container.joined):
-                await self._publish(container, container.state.pid, undo)
+                await self.publishing.publish(container, container.state.pid, undo)
             undo.commit()
         self._kept(endpoint)
         _fill(settings, self._entry(container, record), record)
@@ -279,7 +220,7 @@ class Endpoints:
         # A namespace has one default route: who gives one up comes first.
         for index, routes in sorted(changes, key=lambda change: sum(change[1])):
             await self._reroute(container, index, routes)
-        await self._move_ports(container, ports)
+        await self.publishing.move(container, ports)
 
     async def _reroute(self, container: Container, index: int, routes: Routes) -> None:
         entry = container.joined[index]
@@ -293,28 +234,6 @@ class Endpoints:
         container.joined[index] = JoinedEndpoint(network_id=record.id, network=record.name, joined=joined)
         _fill(container.networks[record.name], container.joined[index], record)
 
-    async def _move_ports(self, container: Container, ports: tuple[Port, ...]) -> None:
-        """Publish at the endpoint that carries them now; their reservations stay. Without one they are given up."""
-        carrier = await self._carrier(container)
-        for index, entry in enumerate(container.joined):
-            if not entry.joined.ports or (carrier is not None and carrier[0] == index):
-                continue
-            record = self._networks.get(entry.network_id)
-            driver = await self._networks.driver_of(record)
-            await driver.call(NetworkDriver.unpublish, as_network(record), entry.joined)
-            ports += entry.joined.ports
-            container.joined[index] = entry.model_copy(update={"joined": _with_ports(entry.joined, ())})
-        if carrier is None or not ports:
-            if carrier is None:
-                await self._give_up(container.id)
-            return
-        index, driver = carrier
-        entry = container.joined[index]
-        joined = _with_ports(entry.joined, ports)
-        await driver.call(NetworkDriver.publish, as_network(self._networks.get(entry.network_id)), joined)
-        await self._relay(container.id, joined, container.state.pid)
-        container.joined[index] = entry.model_copy(update={"joined": joined})
-
     # ---- an end
 
     async def leave_all(self, container: Container, entries: Sequence[JoinedEndpoint]) -> None:
@@ -324,7 +243,7 @@ class Endpoints:
         """
         for entry in entries:
             await self._leave(container, _without_sandbox(entry))
-        await self._give_up(container.id)
+        await self.publishing.give_up(container.id)
         self._names.forget(container.id)
 
     async def _leave(self, container: Container, entry: JoinedEndpoint) -> None:
@@ -346,38 +265,13 @@ class Endpoints:
         self._networks.busy.get(record.id, set()).discard(container.id)
         self._emit("disconnect", record, container)
 
-    async def open(self) -> None:
-        """Find what a helper of the last daemon holds."""
-        self._inherited = await self._relaying.open()
-
     async def adopt(self, container: Container) -> None:
         """After a daemon start: a running container is in its networks; hold what it holds."""
         for entry in container.joined:
             record = self._networks.get(entry.network_id)
             self._networks.busy.setdefault(record.id, set()).add(container.id)
             self._name(container, record, entry.joined)
-            inherited = self._inherited.get(container.id, {})
-            for port in self._ports.hold(container.id, entry.joined.ports, inherited):
-                log.warning(
-                    "%s: host port %s:%d was taken by another process", container.name, port.host_address, port.host_port
-                )
-            try:
-                await self._relay(container.id, entry.joined, container.state.pid)
-            except WharfieError as error:
-                log.error("%s: %s", container.name, error)
-
-    async def settle(self) -> None:
-        """After all running containers were adopted: what is held for others is given up."""
-        await self._relaying.drop_strangers(set(self._inherited))
-        for sockets in self._inherited.values():
-            for held in sockets.values():
-                held.close()
-        self._inherited = {}
-
-    def close(self) -> None:
-        """Let everything go that ends with this process; what containers use goes on."""
-        self._relaying.close()
-        self._ports.close()
+        await self.publishing.adopt(container)
 
     # ---- names
 
@@ -417,23 +311,6 @@ def _wanted(settings: EndpointSettings) -> dict[int, Address]:
     return {address.version: address for address in addresses}
 
 
-def _target(endpoint: Endpoint, port: Port) -> Target | None:
-    """Where the proxy takes a port's connections; None: the container has no address that they could go to."""
-    addresses = {interface.version: interface.ip for interface in endpoint.addresses}
-    address = addresses.get(port.host_address.version)
-    if address is None and port.host_address.version == 6:
-        address = addresses.get(4)
-    return None if address is None else Target(str(address), port.container_port)
-
-
-def _bindings(container: Container) -> Mapping[str, Sequence[PortBinding]]:
-    bindings: dict[str, Sequence[PortBinding]] = dict(container.host_config.port_bindings or {})
-    if container.host_config.publish_all_ports:
-        for port in container.exposed:
-            bindings.setdefault(port, [PortBinding()])
-    return bindings
-
-
 def forget_joined(container: Container) -> list[JoinedEndpoint]:
     """Take the endpoints out of the record: what came of them has ended, what the user asked for stays."""
     entries, container.joined, container.sandbox_id = container.joined, [], ""
@@ -445,15 +322,6 @@ def forget_joined(container: Container) -> list[JoinedEndpoint]:
 def _without_sandbox(entry: JoinedEndpoint) -> JoinedEndpoint:
     joined = replace(entry.joined, sandbox=None)
     return JoinedEndpoint(network_id=entry.network_id, network=entry.network, joined=joined)
-
-
-def _with_ports(joined: Joined, ports: tuple[Port, ...]) -> Joined:
-    return replace(joined, ports=ports)
-
-
-def _free_index(container: Container) -> int:
-    taken = {entry.joined.endpoint.interface for entry in container.joined}
-    return next(index for index in range(len(taken) + 1) if f"eth{index}" not in taken)
 
 
 def _fill(settings: EndpointSettings, entry: JoinedEndpoint, record: NetworkRecord) -> None:

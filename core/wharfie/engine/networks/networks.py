@@ -13,7 +13,7 @@ from wharfie.engine.filters import Filters, boolean, check, labels_match, moment
 from wharfie.engine.identity import NAME_PATTERN, by_prefix, new_id, parse_rfc3339, rfc3339
 from wharfie.engine.model.container import Container, JoinedEndpoint, NetworkRecord, PoolRecord
 from wharfie.engine.model.network import IPAM, EndpointSettings, IPAMPool, NetworkCreate
-from wharfie.engine.networks import configurations
+from wharfie.engine.networks import configurations, interfaces
 from wharfie.engine.networks.addressing import as_network, host_subnets, lease_of, lease_pools
 from wharfie.engine.settings import EngineSettings
 from wharfie.engine.undo import Undo
@@ -172,6 +172,7 @@ class Networks:
             other.driver == name and not other.config_only for other in self._records.values()
         ):
             raise Forbidden(f'only one instance of "{name}" network is allowed')
+        interfaces.check_prefix(record.options)
         planned = await driver.call(NetworkDriver.plan, as_network(record))
         record.planned = dict(planned.options)
         record.needs_gateway = planned.needs_gateway
