@@ -50,6 +50,7 @@ bench: setup
 	$(BIN)/python scripts/bench_images.py
 	$(BIN)/python scripts/bench_networks.py
 	$(BIN)/python scripts/bench_runtimes.py
+	$(BIN)/python scripts/bench_streams.py
 
 check: setup
 	$(BIN)/ruff format --check .

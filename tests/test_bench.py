@@ -25,6 +25,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
             ("--networks", "10", "--endpoints", "20", "--ports", "20", "--seconds", "1"),
             "endpoints joined",
         ),
+        ("bench_streams.py", ("--part", "0.02"), "cp of 2000 files in"),
     ],
 )
 def test_every_figure(tmp_path, script, options, example):

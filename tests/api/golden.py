@@ -186,9 +186,11 @@ class Replay:
     # What the recorder did between the cases without recording it
 
     def container(self, name: str, *, start: bool = True, **fields: Any) -> None:
-        self.client.json("POST", f"/containers/create?name={name}", {"Image": IMAGE, **fields})
+        made = self.client.json("POST", f"/containers/create?name={name}", {"Image": IMAGE, **fields})
+        assert "Id" in made, made
         if start:
-            self.client.json("POST", f"/containers/{name}/start")
+            failure = self.client.json("POST", f"/containers/{name}/start")
+            assert failure is None, failure  # or who attaches would wait for its start for ever
 
     def exec(self, **fields: Any) -> None:
         self._exec_id = self.client.json("POST", "/containers/golden-a/exec", fields)["Id"]

@@ -17,7 +17,11 @@ from wharfie.spi.errors import DriverError, Unavailable
 
 SERVE = b"S"
 CLEAN = b"C"
+READY = b"R"
+_START = 10.0
+"""Seconds that a zygote may take from its start to its first job: it imports and rehearses, and a machine may be busy."""
 _IMPORT = 5.0
+"""Seconds that a ready one may take for further modules."""
 _BOOT = """
 import sys
 sys.path[:0] = sys.argv[4:]
@@ -101,6 +105,7 @@ class Zygote:
         return process.pid if process is not None else 0
 
     def _start(self) -> socket.socket:
+        """Errors: OSError (it ended, or is not ready in time)."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         folders = dict.fromkeys([folder_of("wharfie"), folder_of(self._module)])
         image = sealed_interpreter()
@@ -124,9 +129,12 @@ class Zygote:
         finally:
             theirs.close()
             os.close(image)
-        ours.settimeout(5)
         self._loaded = set()
         self._channel = ours
+        ours.settimeout(_START)
+        if ours.recv(len(READY)) != READY:
+            raise ConnectionError("the zygote has ended")
+        ours.settimeout(_IMPORT)
         return ours
 
     def _end(self) -> None:

@@ -41,13 +41,15 @@ class Timer:
 
 
 class Loop:
-    """Calls handlers until `stop`. Handlers must bear a call without cause: a descriptor's number may be used again."""
+    """Calls handlers until `stop`. What was found ready is told only to whoever watched at that time: a descriptor's number
+    may have been closed and be another's by the time its turn comes."""
 
     def __init__(self, on_failure: Callable[[], None]) -> None:
         """`on_failure` is called in the handler of an exception that escaped from a call; the loop goes on."""
         self._on_failure = on_failure
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
+        self._new: set[int] = set()  # watched since the kernel was asked last
         self._timers: list[Timer] = []
         self._stopped = False
 
@@ -57,6 +59,7 @@ class Loop:
             self._epoll.modify(fd, events)
         else:
             self._epoll.register(fd, events)
+            self._new.add(fd)
         self._handlers[fd] = handler
 
     def forget(self, fd: int) -> None:
@@ -74,9 +77,11 @@ class Loop:
 
     def run(self) -> None:
         while not self._stopped:
-            for fd, events in self._epoll.poll(self._pause()):
+            found = self._epoll.poll(self._pause())
+            self._new.clear()
+            for fd, events in found:
                 handler = self._handlers.get(fd)
-                if handler is None:
+                if handler is None or fd in self._new:
                     continue
                 try:
                     handler(events)

@@ -24,6 +24,7 @@ DRAIN_QUIET = 0.1
 """Seconds of silence that end the wait sooner: what the process itself wrote is in the pipe when it ends."""
 _STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 _CHUNK = 64 * 1024
+_WIDE = 256 * 1024
 _INPUT_LIMIT = 64 * 1024
 _OVERRUN = 1024 * 1024
 """What a client's buffer may grow by, beyond its high water, when a process has ended and a full pipe is left."""
@@ -32,12 +33,22 @@ _OVERRUN = 1024 * 1024
 class _Output:
     """One stream that is read."""
 
-    __slots__ = ("fd", "paused", "stream")
+    __slots__ = ("amount", "fd", "paused", "stream")
 
     def __init__(self, stream: Stream, fd: int) -> None:
         self.stream: Stream = stream
         self.fd = fd
         self.paused = False
+        self.amount = _CHUNK
+
+    def widen(self) -> None:
+        """Its pipe was found full: from now on it holds more, so that writer and reader take turns less often. Only then:
+        what pipes may hold is counted for all of a user's together (pipe(7), pipe-user-pages-soft)."""
+        self.amount = _WIDE
+        try:
+            fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, _WIDE)
+        except OSError:  # over the limit
+            pass
 
 
 class Session:
@@ -188,7 +199,7 @@ class Session:
 
     def _read(self, output: _Output) -> None:
         try:
-            data = os.read(output.fd, _CHUNK)
+            data = os.read(output.fd, output.amount)
         except BlockingIOError:
             return
         except OSError as error:
@@ -197,6 +208,8 @@ class Session:
             data = b""
         now = time.time_ns()
         if data:
+            if len(data) == _CHUNK == output.amount:
+                output.widen()
             if self.log is not None:
                 self.log.write(output.stream, data, now)
             for client in tuple(self._clients):

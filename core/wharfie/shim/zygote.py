@@ -3,7 +3,8 @@
 It is a bare interpreter that has imported all that a shim needs and nothing else, so that a fork is a shim within about a
 millisecond, sharing nearly all of its memory. The daemon has threads and never forks itself. It ends when its socket does.
 
-A message is one datagram with one descriptor, the daemon's connection to the shim:
+When it is ready it says so by one byte. A message to it is one datagram with one descriptor, the daemon's connection to
+the shim:
     b"S" and a folder                      fork a shim for the container of that folder
     b"C" and a folder                      its shim was killed: remove what the engine may have left
     b"L" and JSON [[module, folder], …]    import these, found in those folders, for all shims to come
@@ -29,6 +30,7 @@ from wharfie.shim.rehearsal import ROUNDS, rehearse
 from wharfie.shim.system import PR_SET_DUMPABLE, prctl, set_handler, set_name
 from wharfie.spi.errors import DriverError
 
+_READY = b"R"
 _JOB_LIMIT = 64 * 1024
 _ONE_FD = socket.CMSG_SPACE(4)
 _SERVE, _LOAD = b"SL"
@@ -55,6 +57,7 @@ def main(channel_fd: int, run: str, modules: list[str]) -> None:
     settled = False
     channel = socket.socket(fileno=channel_fd)
     channel.set_inheritable(False)
+    channel.send(_READY)
     while True:
         # A page that is written to here is copied, and the copy that the last shim has becomes its own memory: this loop
         # touches as little as it can, and what a job says is read by the child.
