@@ -84,6 +84,26 @@ def test_a_client_that_leaves_lets_the_containers_go_on(daemon, name):
     daemon.docker("volume", "rm", name)
 
 
+def test_a_daemon_that_dies_meanwhile_lets_the_containers_go_on(make_daemon):
+    """But not one that the user paused."""
+    daemon = make_daemon(busybox=True)
+    _run(daemon, "data", "dd if=/dev/zero of=/v/big bs=1M count=64 2>/dev/null")
+    daemon.docker("run", "-d", "--name", "busy", "-v", "data:/v", "busybox", "sleep", "600")
+    daemon.docker("run", "-d", "--name", "still", "busybox", "sleep", "600")
+    daemon.docker("pause", "still")
+    command = [WHARFIE, "-H", daemon.environment["DOCKER_HOST"], "volume", "export", "data"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.read(1000)
+        assert until(lambda: daemon.inspect("busy")["State"]["Status"] == "paused")
+        daemon.kill()
+        process.kill()
+    daemon.start()
+    assert daemon.inspect("busy")["State"]["Status"] == "running"
+    assert daemon.docker("exec", "busy", "echo", "alive") == "alive"
+    assert daemon.inspect("still")["State"]["Status"] == "paused"
+
+
 def test_what_is_refused(daemon, name, wharfie):
     assert "no such volume" in wharfie("volume", "export", f"{name}-none", status=1)
     _run(daemon, name, "echo x > /v/x")

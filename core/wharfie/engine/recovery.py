@@ -64,7 +64,7 @@ class Recovery:
             if not container.state.running:
                 await self._clear_leftovers(container, state)
             elif state is not None and state.status in ("running", "paused"):
-                self._adopt(container, state)
+                await self._adopt(container, state)
                 running.append(container)
             else:
                 missed.append((container, _exit_of(state)))
@@ -95,11 +95,25 @@ class Recovery:
                 log.error('runtime "%s" cannot say which containers it has: %s', name, error)
         return found
 
-    def _adopt(self, container: Container, state: ContainerState) -> None:
+    async def _adopt(self, container: Container, state: ContainerState) -> None:
+        paused = state.status == "paused"
+        if paused and (container.state.in_passing or container.state.status == "running"):
+            paused = not await self._resume(container)
+        container.state.in_passing = False
         container.state.pid = state.pid
-        container.state.status = "paused" if state.status == "paused" else "running"
+        container.state.status = "paused" if paused else "running"
         self.catalog.live(container).started_monotonic = time.monotonic()
         log.info("container %s runs on (pid %d)", container.name, state.pid)
+
+    async def _resume(self, container: Container) -> bool:
+        """Send on what stood still for an operation that a crash cut off; a pause that the user asked for is on record."""
+        try:
+            runtime = await self.drivers.get(RuntimeDriver, container.runtime)
+            await runtime.call(RuntimeDriver.resume, container.id)
+        except WharfieError as error:
+            log.error("container %s stands still since the daemon's end and cannot be sent on: %s", container.name, error)
+            return False
+        return True
 
     async def _clear_leftovers(self, container: Container, state: ContainerState | None) -> None:
         """A start that a crash cut off: the record says it never ran, so whatever is there of it goes."""

@@ -148,7 +148,8 @@ class Containers:
         """Send a signal. Errors: Conflict (not running), InvalidArgument, with Docker's texts."""
         await self.stopper.kill(self.catalog.get(ref), ref, signal)
 
-    async def pause(self, ref: str) -> None:
+    async def pause(self, ref: str, *, in_passing: bool = False) -> None:
+        """`in_passing`: for an operation of the daemon, not for the user (`State`)."""
         container = self.catalog.get(ref)
         async with self.catalog.live(container).lock:
             if container.state.status == "paused":
@@ -158,6 +159,7 @@ class Containers:
             runtime = await self._runtime(container)
             await runtime.call(RuntimeDriver.pause, container.id)
             container.state.status = "paused"
+            container.state.in_passing = in_passing
             await self.catalog.save(container)
         self.events.emit("container", "pause", container.id, container_attributes(container))
 
@@ -169,6 +171,7 @@ class Containers:
             runtime = await self._runtime(container)
             await runtime.call(RuntimeDriver.resume, container.id)
             container.state.status = "running"
+            container.state.in_passing = False
             await self.catalog.save(container)
         self.events.emit("container", "unpause", container.id, container_attributes(container))
 

@@ -79,7 +79,7 @@ class Backup:
     async def _pause(self, name: str, stack: AsyncExitStack) -> None:
         for container in self.volumes.users(name):
             if container.state.status == "running":
-                await self.containers.pause(container.id)
+                await self.containers.pause(container.id, in_passing=True)
                 stack.push_async_callback(self._go_on, container.id)
 
     async def _go_on(self, id: str) -> None:

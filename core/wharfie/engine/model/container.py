@@ -38,7 +38,10 @@ class Health(Model):
 
 
 class State(Model):
-    """`status` is the one truth; the API's booleans are derived from it. Times are RFC 3339."""
+    """`status` is the one truth; the API's booleans are derived from it. Times are RFC 3339.
+
+    `in_passing`: it stands still for an operation of the daemon, which sends it on, also after a crash.
+    """
 
     status: Status = "created"
     oom_killed: Annotated[bool, Field(alias="OOMKilled")] = False
@@ -48,6 +51,7 @@ class State(Model):
     started_at: str = NO_TIME
     finished_at: str = NO_TIME
     health: Health | None = None
+    in_passing: bool = False
 
     @property
     def running(self) -> bool:
