@@ -297,5 +297,7 @@ def test_shared_namespaces(daemon, name):
         "run", "--rm", "--network", f"container:{name}", "busybox", "wget", "-qO-", "http://127.0.0.1:8080/passwd"
     )
     assert "httpd" in daemon.docker("run", "--rm", "--pid", f"container:{name}", "busybox", "ps")
+    daemon.docker("run", "--rm", "--ipc", f"container:{name}", "busybox", "touch", "/dev/shm/shared")
+    assert "shared" in daemon.docker("exec", name, "ls", "/dev/shm")
     host = daemon.docker("run", "--rm", "--network", "host", "--uts", "host", "busybox", "hostname")
     assert host == os.uname().nodename

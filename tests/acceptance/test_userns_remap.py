@@ -40,7 +40,21 @@ def box(remapping):
     folder.mkdir(exist_ok=True)
     (folder / "file").write_text("the host's\n")
     name = "box"
-    remapping.docker("run", "-d", "--name", name, "-v", "vol:/vol", "-v", f"{folder}:/bound", "busybox", "sleep", "300")
+    remapping.docker(
+        "run",
+        "-d",
+        "--name",
+        name,
+        "--ipc",
+        "shareable",
+        "-v",
+        "vol:/vol",
+        "-v",
+        f"{folder}:/bound",
+        "busybox",
+        "sleep",
+        "300",
+    )
     yield name
     remapping.docker("rm", "-fv", name)
     remapping.docker("volume", "rm", "vol")
@@ -97,6 +111,8 @@ def test_networks_and_shared_namespaces(remapping, box):
     script = "for name in user net; do readlink /proc/self/ns/$name; done; ip addr show eth0 | grep -c inet"
     words = remapping.docker("run", "--rm", "--network", f"container:{box}", "busybox", "sh", "-c", script)
     assert words.split() == sh(remapping, box, script)
+    remapping.docker("run", "--rm", "--ipc", f"container:{box}", "busybox", "touch", "/dev/shm/shared")
+    assert sh(remapping, box, "stat -c %u /dev/shm/shared") == ["0"]
     groups = sh(remapping, box, "cat /proc/sys/net/ipv4/ping_group_range")
     assert groups == ["0", str(COUNT - 1)]
 

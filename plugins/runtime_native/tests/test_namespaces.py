@@ -115,6 +115,12 @@ def test_a_root_that_only_the_host_may_look_at(bare):
     assert bare.end(pid)[1] == "content\n0\n"
 
 
+def test_a_terminal_of_the_containers_users(bare):
+    with_users(bare)
+    code, out = bare.run("sh", "-c", "stty size; stat -c %u $(tty); echo hi > /dev/console", terminal=True)
+    assert (code, out.split()) == (0, ["33", "99", "0", "hi"])
+
+
 def test_users_are_joined_by_path(bare, bares):
     with_users(bare)
     pid = bare.sleeping()

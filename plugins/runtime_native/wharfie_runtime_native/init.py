@@ -160,6 +160,7 @@ class Init:
             if child := os.fork():
                 channel.send(end, pid=child)
                 os._exit(0)
+            os.setsid()  # the one that went was the leader, and only a leader gets a terminal
             self._wait(end)
         prctl(PR_SET_DUMPABLE, 0)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

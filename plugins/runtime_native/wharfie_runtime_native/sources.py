@@ -9,11 +9,20 @@ from pathlib import Path
 from typing import Final
 
 from wharfie.spi.errors import InvalidArgument
+from wharfie_runtime_native.constants import (
+    AT_EMPTY_PATH,
+    AT_RECURSIVE,
+    CLONE_NEWNS,
+    OPEN_TREE_CLOEXEC,
+    OPEN_TREE_CLONE,
+)
 from wharfie_runtime_native.errors import reason
 from wharfie_runtime_native.mounts import MountEntry
 from wharfie_runtime_native.namespaces import open_namespace
+from wharfie_runtime_native.paths import open_in_root
 from wharfie_runtime_native.plan import Plan
 from wharfie_runtime_native.rootfs import clone_tree
+from wharfie_runtime_native.syscalls import open_tree, setns
 
 # File systems that show a namespace, which one may mount only where one owns it; and where the host has them.
 _SHOWN: Final = {"sysfs": ("network", "/sys"), "mqueue": ("ipc", "/dev/mqueue"), "proc": ("pid", "/proc")}
@@ -46,9 +55,33 @@ def clone(rootfs: Path, plan: Plan) -> tuple[int, dict[MountEntry, int]]:
 
 def _clone(entry: MountEntry, *, recursive: bool) -> int:
     try:
+        _, proc, pid, root, *rest = f"{entry.source}////".split("/", 4)
+        if (proc, root) == ("proc", "root") and pid.isdecimal():
+            return _clone_of(pid, f"/{rest[0].strip('/')}", recursive=recursive)
         return clone_tree(entry.source, recursive=recursive)
     except OSError as error:
         raise InvalidArgument(f"error mounting {entry.describe()}: {entry.source}: {reason(error)}") from error
+
+
+def _clone_of(pid: str, path: str, *, recursive: bool) -> int:
+    """A copy of what another process has at a path. The kernel copies mounts of one's own mount namespace only, so it is
+    entered for that."""
+    here, root = (os.open(name, os.O_RDONLY | os.O_CLOEXEC) for name in ("/proc/self/ns/mnt", "/"))
+    there = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(there, CLONE_NEWNS)
+        try:
+            top = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            found = open_in_root(top, path)
+            flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+            return open_tree(found, "", flags)
+        finally:
+            setns(here, CLONE_NEWNS)
+            os.fchdir(root)
+            os.chroot(".")
+    finally:
+        for fd in (here, root, there):
+            os.close(fd)
 
 
 def _map_ids(entries: list[MountEntry], trees: dict[MountEntry, int], plan: Plan) -> None:
