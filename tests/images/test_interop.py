@@ -19,8 +19,8 @@ _SOCKET_THERE = 'mount -t tmpfs none /run && ln -s "$0" /run/docker.sock && exec
 """podman looks for a daemon there and nowhere else."""
 
 
-def run(*words: str | Path) -> str:
-    result = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False, timeout=120)
+def run(*words: str | Path, cwd: Path | None = None) -> str:
+    result = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False, timeout=120, cwd=cwd)
     assert result.returncode == 0, f"{words}: {result.stderr}"
     return result.stdout
 
@@ -135,13 +135,13 @@ def test_podman(daemon, image, tmp_path, short) -> None:
     """It reads what we save and gives, and we what it writes and gives, in every format."""
     before = diff_ids(daemon, image)
     saved = archive(daemon, image, tmp_path)
-    run("tar", "-C", tmp_path, "-xf", saved, "--one-top-level=layout")
+    run("tar", "-C", short, "-xf", saved, "--one-top-level=layout")
     podman = ("podman", "--root", short / "root", "--runroot", short / "run", "--storage-driver", "vfs")
     with_socket = ("unshare", "--mount", "sh", "-c", _SOCKET_THERE, daemon.socket, *podman)
-    sources = (f"docker-archive:{saved}", f"oci-archive:{saved}", f"oci:{tmp_path / 'layout'}", f"docker-daemon:{image}")
+    sources = (f"docker-archive:{saved}", f"oci-archive:{saved}", "oci:layout", f"docker-daemon:{image}")
     try:
         for source in sources:
-            key = run(*(with_socket if "daemon" in source else podman), "pull", "-q", source).strip()
+            key = run(*(with_socket if "daemon" in source else podman), "pull", "-q", source, cwd=short).strip()
             assert json.loads(run(*podman, "image", "inspect", key))[0]["RootFS"]["Layers"] == before, source
         for form in ("docker-archive", "oci-archive", "oci", "docker-daemon"):
             daemon.docker("rmi", image)
