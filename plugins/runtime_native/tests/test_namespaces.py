@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from wharfie_runtime_native import namespaces
+from wharfie_runtime_native import capabilities, namespaces
 from wharfie_runtime_native.namespaces import FLAGS
 
 from wharfie.spi.errors import InvalidArgument
 
 MAPPING = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+SYS_RESOURCE = 1 << capabilities.NAMES.index("CAP_SYS_RESOURCE")
 FILES = {"mount": "mnt", "network": "net"}
 """Names under /proc/PID/ns that differ from OCI's."""
 
@@ -119,6 +121,18 @@ def test_a_terminal_of_the_containers_users(bare):
     with_users(bare)
     code, out = bare.run("sh", "-c", "stty size; stat -c %u $(tty); echo hi > /dev/console", terminal=True)
     assert (code, out.split()) == (0, ["33", "99", "0", "hi"])
+
+
+def test_limits_of_the_containers_users(bare):
+    """Set from outside, where they may be raised too, if the host's root may."""
+    with_users(bare)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    hard += 10 if capabilities.held() & SYS_RESOURCE else -10
+    bare.spec["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": hard - 1, "hard": hard}]
+    pid = bare.create("sh", "-c", "ulimit -n; ulimit -Hn; touch /tmp/done; exec sleep 300")
+    bare.call("start")
+    assert bare.exec("sh", "-c", "ulimit -n; ulimit -Hn")[1].split() == [str(hard - 1), str(hard)]
+    assert bare.end(pid)[1].split() == [str(hard - 1), str(hard)]
 
 
 def test_users_are_joined_by_path(bare, bares):

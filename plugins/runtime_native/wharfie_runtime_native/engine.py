@@ -21,6 +21,7 @@ from wharfie_runtime_native.exec import Exec
 from wharfie_runtime_native.init import Init
 from wharfie_runtime_native.manner import Manner
 from wharfie_runtime_native.namespaces import Namespaces
+from wharfie_runtime_native.process import set_limits
 from wharfie_runtime_native.state import describe
 from wharfie_runtime_native.syscalls import clone3_into_cgroup, prctl, setns, unshare
 
@@ -121,6 +122,8 @@ class NativeEngine(Engine):
                 pid = int(value)
             case "offsets":
                 _write_for(pid, "timens_offsets", value, "linux.timeOffsets")
+            case "limits":
+                set_limits(value, pid)
             case "hooks":
                 self._run_create_hooks(ours, pid)
         ours.send(b"d")

@@ -66,6 +66,7 @@ class Exec:
             if self._namespaces & CLONE_NEWUSER:
                 maps = [id_map(self._linux.get(f"{kind}Mappings") or (), kind) for kind in ("uid", "gid")]
                 process.own_streams(outside(maps[0], spec.uid), outside(maps[1], spec.gid))
+                process.set_limits(spec.limits)  # with the host's privileges; once more below changes nothing
             setns(self._pidfd, self._namespaces)
             os.close(self._pidfd)
             if self._namespaces & CLONE_NEWUSER:

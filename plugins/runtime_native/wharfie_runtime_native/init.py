@@ -106,7 +106,7 @@ class Init:
             self._enter_namespaces(end, plan, joined)
             identify(plan)
             slave = self._build_root(end, plan, tree, binds)
-            program = self._get_ready(spec, slave)
+            program = self._get_ready(end, plan, spec, slave)
             end = self._change_parents(end)
             if spec.notify:
                 # Here, since a process and what it forks can have one listener only.
@@ -250,12 +250,16 @@ class Init:
         state = describe(self._spec, self._id, self._bundle, "created", os.getpid())
         run(hooks, "startContainer", state, confine=lambda: process.seal(spec, end))
 
-    def _get_ready(self, spec: ProcessSpec, slave: int) -> str:
+    def _get_ready(self, end: socket.socket, plan: Plan, spec: ProcessSpec, slave: int) -> str:
         """All that is left but the filter; the program to execute."""
         if slave >= 0:
             process.redirect(slave, slave, slave)
             terminal.make_controlling(0)
-        process.set_limits(spec.limits)
+        if spec.limits and plan.namespaces.own("user"):
+            channel.send(end, limits=spec.limits)  # which may be raised with the privileges of the host's root only
+            self._wait(end)
+        else:
+            process.set_limits(spec.limits)
         return settle(spec)
 
 

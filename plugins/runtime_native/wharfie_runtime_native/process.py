@@ -149,13 +149,13 @@ def set_oom_score_adj(value: int | None) -> None:
         raise InvalidArgument(f"cannot set oomScoreAdj to {value}: {reason(error)}") from error
 
 
-def set_limits(limits: Sequence[tuple[str, int, int]]) -> None:
-    """Errors: InvalidArgument naming the limit."""
+def set_limits(limits: Sequence[tuple[str, int, int]], pid: int = 0) -> None:
+    """Of this process, or of another. Errors: InvalidArgument naming the limit."""
     for name, soft, hard in limits:
         kind = int(getattr(resource, name))
         values = tuple(resource.RLIM_INFINITY if value >= 1 << 63 else value for value in (soft, hard))
         try:
-            resource.setrlimit(kind, (values[0], values[1]))
+            resource.prlimit(pid, kind, (values[0], values[1]))
         except (OSError, ValueError) as error:
             allowed = resource.getrlimit(kind)[1]
             raise InvalidArgument(
