@@ -22,6 +22,9 @@ NETWORKS = {
     "apart": "--subnet 10.213.102.0/24 -o com.docker.network.bridge.enable_icc=false",
     "inner": "--subnet 10.213.103.0/24 --internal",
     "routed": f"--ipv6 --subnet 10.213.104.0/24 --subnet fd12:213:104::/64 {MODE}4=routed {MODE}6=routed",
+    "open": f"--subnet 10.213.106.0/24 {MODE}4=nat-unprotected",
+    "sealed": f"--internal --subnet 10.213.107.0/24 {MODE}4=isolated",
+    "six": "--ipv4=false --ipv6 --subnet fd12:213:108::/64",
     "local": "--subnet 10.213.105.0/24 -o com.docker.network.bridge.host_binding_ipv4=127.0.0.1",
     "lan": "-d macvlan -o parent=lan0 --ipv6 --subnet 10.213.9.0/24 --subnet fd12:213:9::/64",
 }
@@ -34,7 +37,11 @@ CONTAINERS = {
     "two": "--network apart --ip 10.213.102.3",
     "vault": "--network inner --ip 10.213.103.2 -p 8110:80",
     "clerk": "--network inner --ip 10.213.103.3",
-    "open": "--network routed --ip 10.213.104.2 --ip6 fd12:213:104::2 -p 8120:80",
+    "router": "--network routed --ip 10.213.104.2 --ip6 fd12:213:104::2 -p 8120:80",
+    "bare": "--network open --ip 10.213.106.2 -p 8140:80",
+    "monk": "--network sealed --ip 10.213.107.2",
+    "nun": "--network sealed --ip 10.213.107.3",
+    "new": "--network six --ip6 fd12:213:108::2 -p 8150:80",
     "shy": "--network local --ip 10.213.105.2 -p 8130:80",
     "guest": "--network lan --ip 10.213.9.10 --ip6 fd12:213:9::10",
     "peer": "--network lan --ip 10.213.9.11 --ip6 fd12:213:9::11",
@@ -122,15 +129,30 @@ TABLE = (
     Row("clerk", "10.213.1.2", 80),
     Row("clerk", "10.213.100.2", 80),
     # Routed: published ports by the container's address, and no port of the host.
-    Row("outside", "10.213.104.2", 80, "open 10.213.1.2"),
-    Row("outside", "fd12:213:104::2", 80, "open fd12:213:1::2"),
+    Row("outside", "10.213.104.2", 80, "router 10.213.1.2"),
+    Row("outside", "fd12:213:104::2", 80, "router fd12:213:1::2"),
     Row("outside", "10.213.104.2", 81),
     Row("outside", "fd12:213:104::2", 81),
     Row("outside", "10.213.1.1", 8120),
     Row("host", "127.0.0.1", 8120),
     Row("host", "::1", 8120),
-    Row("open", "10.213.1.2", 80, "outside 10.213.104.2"),
-    Row("open", "fd12:213:1::2", 80, "outside fd12:213:104::2"),
+    Row("router", "10.213.1.2", 80, "outside 10.213.104.2"),
+    Row("router", "fd12:213:1::2", 80, "outside fd12:213:104::2"),
+    # Without protection: every port, by the container's address too.
+    Row("outside", "10.213.106.2", 80, "bare 10.213.1.2", kinds=BOTH),
+    Row("outside", "10.213.106.2", 81, "bare 10.213.1.2"),
+    Row("outside", "10.213.1.1", 8140, "bare 10.213.1.2"),
+    Row("bare", "10.213.1.2", 80, "outside 10.213.1.1"),
+    # Isolated: the host has no address there, so neighbours have only each other.
+    Row("nun", "10.213.107.2", 80, "monk 10.213.107.3"),
+    Row("host", "10.213.107.2", 80),
+    Row("outside", "10.213.107.2", 80),
+    # IPv6 alone: no port at the host's IPv4 addresses.
+    Row("outside", "fd12:213:1::1", 8150, "new fd12:213:1::2"),
+    Row("host", "::1", 8150, "new fd12:213:108::1", ""),
+    Row("outside", "10.213.1.1", 8150),
+    Row("host", "127.0.0.1", 8150),
+    Row("new", "fd12:213:1::2", 80, "outside fd12:213:1::1"),
     # A network whose ports are bound to loopback unless they say otherwise.
     Row("host", "127.0.0.1", 8130, "shy 10.213.105.1"),
     Row("outside", "10.213.1.1", 8130),
@@ -208,15 +230,15 @@ def test_after_the_hosts_firewall_was_flushed(lab):
 def test_without_iptables_the_proxy_serves_alone(lab):
     with lab.another({"iptables": False, "ip6tables": False}) as daemon:
         before = lab.places["host"].sh("nft list tables")
-        lab.container(daemon, "bare", "-p", "8140:80", "-p", "8140:80/udp", "-p", "127.0.0.1:8141:80")
+        lab.container(daemon, "plain", "-p", "8160:80", "-p", "8160:80/udp", "-p", "127.0.0.1:8161:80")
         gateway = daemon.gateway
         rows = [
-            Row("outside", "10.213.1.1", 8140, f"bare {gateway}", kinds=BOTH),
-            Row("outside", "fd12:213:1::1", 8140, f"bare {gateway}"),
-            Row("host", "127.0.0.1", 8140, f"bare {gateway}"),
-            Row("host", "127.0.0.1", 8141, f"bare {gateway}"),
-            Row("host", "::1", 8140, f"bare {gateway}"),
-            Row("outside", "10.213.1.1", 8141),
+            Row("outside", "10.213.1.1", 8160, f"plain {gateway}", kinds=BOTH),
+            Row("outside", "fd12:213:1::1", 8160, f"plain {gateway}"),
+            Row("host", "127.0.0.1", 8160, f"plain {gateway}"),
+            Row("host", "127.0.0.1", 8161, f"plain {gateway}"),
+            Row("host", "::1", 8160, f"plain {gateway}"),
+            Row("outside", "10.213.1.1", 8161),
         ]
         assert differences(lab, [(row, row.answer) for row in rows]) == []
         assert lab.places["host"].sh("nft list tables") == before

@@ -531,6 +531,17 @@ class NetworkContract(Contract[NetworkDriver]):
                 for key, value in driver.describe(network, one).items():
                     require(isinstance(key, str) and isinstance(value, str), f"describe has {key!r}: {value!r}")
 
+    @rule("A port that the core's proxy serves too is published like any other.", methods="publish", capability="publish")
+    def test_net_29(self, rig: Rig[Net], driver: Net) -> None:
+        with self.joined(driver) as (network, joined, place):
+            place.serve(80)
+            published = _published(joined, 8080)
+            relayed = replace(published, ports=tuple(replace(port, relayed=True) for port in published.ports))
+            with succeeds("publish of a port that is relayed"):
+                driver.publish(network, relayed)
+            require(self.outside.reaches(HOST, 8080), f"{HOST}:8080, which the core relays too, does not answer")
+            driver.unpublish(network, relayed)
+
     @contextmanager
     def _publishing(self, driver: Net) -> Iterator[tuple[Network, Joined]]:
         with self.joined(driver) as (network, joined, place):

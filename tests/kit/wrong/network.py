@@ -220,5 +220,13 @@ WRONG = (
             return super().reconcile(networks, joined)
         """,
     ),
+    override(
+        "NET-29",
+        """
+        def publish(self, network, joined):
+            kept = tuple(port for port in joined.ports if not port.relayed)
+            super().publish(network, replace(joined, ports=kept))
+        """,
+    ),
     override("NET-28", 'def describe(self, network, joined):\n    return {"Ports": len(joined.ports)}\n'),
 )
