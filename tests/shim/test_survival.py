@@ -273,9 +273,12 @@ def test_a_sink_that_cannot_be_imported(house: House, tmp_path: Path, monkeypatc
     (tmp_path / "slow_sink.py").write_text("import time; time.sleep(100)")
     (tmp_path / "exiting_sink.py").write_text("import os; os._exit(3)")
     (tmp_path / "needy_sink.py").write_text("import no_such_module")
-    for module, words in (("exiting_sink", "cannot be"), ("needy_sink", "no_such_module"), ("slow_sink", "cannot be")):
-        if module == "slow_sink":
-            monkeypatch.setattr("wharfie.shim.launch._IMPORT", 0.5)
+    for module, seconds, words in (
+        ("slow_sink", 0.5, r"within 0\.5 s"),
+        ("exiting_sink", 20.0, "it ends the process"),
+        ("needy_sink", 20.0, "no_such_module"),
+    ):
+        monkeypatch.setattr("wharfie.shim.launch._IMPORT", seconds)
         with pytest.raises(DriverError, match=words):
             house.create("one", "true", io=Io(log=LogTarget(sink=f"{module}:Sink")))
         assert not house.folder("one").exists()

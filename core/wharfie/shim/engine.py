@@ -105,11 +105,16 @@ class Engine(ABC):
     @abstractmethod
     def oom_fd(self) -> int:
         """A descriptor that becomes readable when the kernel has killed for memory (eventfd on v1, inotify on v2), or
-        -1. The shim asks `oom_killed` when it does."""
+        -1. The shim asks `oom_kills` when it does."""
 
     @abstractmethod
     def oom_killed(self) -> bool:
         """Whether the kernel has killed a process of this container for its memory limit so far."""
+
+    def oom_kills(self) -> int:
+        """How many processes of this container the kernel has killed for its memory limit so far. An engine that cannot
+        count them says 1 for any."""
+        return int(self.oom_killed())
 
     @abstractmethod
     def delete(self) -> None:

@@ -20,7 +20,7 @@ CLEAN = b"C"
 READY = b"R"
 _START = 10.0
 """Seconds that a zygote may take from its start to its first job: it imports and rehearses, and a machine may be busy."""
-_IMPORT = 5.0
+_IMPORT = 10.0
 """Seconds that a ready one may take for further modules."""
 _BOOT = """
 import sys
@@ -85,9 +85,10 @@ class Zygote:
             try:
                 ours.recv(1, socket.MSG_PEEK)
                 answers = Reader(ours).read()
-            except (TimeoutError, Broken):
+            except (TimeoutError, Broken) as error:
                 self._end()  # it hangs in the import, or did not survive it; the next container gets a new one
-                raise DriverError(f"{', '.join(missing)}: cannot be imported by a shim's bare interpreter") from None
+                how = f" within {_IMPORT:g} s" if isinstance(error, TimeoutError) else ": it ends the process"
+                raise DriverError(f"{', '.join(missing)}: cannot be imported by a shim's bare interpreter{how}") from None
         for answer, _ in answers:
             if "error" in answer:
                 raise error_from_message(answer["error"])

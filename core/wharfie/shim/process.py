@@ -33,6 +33,9 @@ ANSWER_WAITERS = 10.0
 """Seconds that the daemon has for deleting a container that has ended; then its waiting clients are answered."""
 LOOK_AGAIN = 60.0
 """Seconds after which an ended container's shim looks again whether a daemon could still reach it."""
+OOM_SETTLES = 0.2
+"""Seconds from the word on memory to the look at the count of kills: version 1 of control groups counts a moment after it
+tells, and version 2 tells of every reclaim."""
 
 
 def serve(path: str, connection: int) -> None:
@@ -80,7 +83,8 @@ class Shim:
         self._resolver: Resolver | None = None
         self._status = "created"
         self._exit: Message | None = None
-        self._oom = False
+        self._oom_kills = 0
+        self._oom_look_due = False
         self._oom_fd = -1
         self._finished = False  # ended, and all output passed on
         self._deleted = False
@@ -119,7 +123,7 @@ class Shim:
             "status": self._status,
             "pid": self._pid if self._exit is None else 0,
             "exit": self._exit,
-            "out_of_memory": self._oom,
+            "out_of_memory": self._oom_kills > 0,
             "finished": self._finished,
             "log_failures": self._log.failures if self._log else 0,
             "log_failure": self._log.last_failure if self._log else "",
@@ -289,7 +293,7 @@ class Shim:
 
     def _end(self, code: int, *, silent: bool = False) -> None:
         self._look_for_oom()
-        self._exit = {"code": code, "at_ns": time.time_ns(), "out_of_memory": self._oom}
+        self._exit = {"code": code, "at_ns": time.time_ns(), "out_of_memory": self._oom_kills > 0}
         self._record(folder.EXIT, self._exit)
         self._set_status("stopped")
         self._close_resolver()  # its sockets would keep the network namespace
@@ -389,11 +393,16 @@ class Shim:
         except OSError:
             self._loop.forget(self._oom_fd)
             return
-        self._look_for_oom()
+        if not self._oom_look_due:
+            self._oom_look_due = True
+            self._loop.after(OOM_SETTLES, self._look_for_oom)
 
     def _look_for_oom(self) -> None:
-        if not self._oom and self._guarded(lambda engine: engine.oom_killed()):
-            self._oom = True
+        """Tell of kills since the last look, however many, once."""
+        self._oom_look_due = False
+        kills = self._guarded(lambda engine: engine.oom_kills()) or 0
+        if kills > self._oom_kills:
+            self._oom_kills = kills
             self._control.emit({"event": "OutOfMemory"}, keep=False)
 
     def _guarded(self, call: Callable[[Engine], Any]) -> Any:

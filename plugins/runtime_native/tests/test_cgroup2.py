@@ -203,6 +203,22 @@ def test_unified_keys(bare):
 
 
 @needs_v2
+def test_a_controller_that_is_not_passed_on(group):
+    """As in a container whose root group has processes: the kernel then gives groups below no controllers."""
+    outer = Path(group.directories()[""])
+    sleeper = subprocess.Popen(["sleep", "300"], preexec_fn=group.join)
+    inner = v2.CgroupV2("inner", str(outer))
+    try:
+        inner.create()
+        with pytest.raises(InvalidArgument, match=r'cannot set pids\.max: .*inner has no controller "pids"'):
+            inner.apply({"pids": {"limit": 5}})
+    finally:
+        inner.delete()
+        sleeper.kill()
+        sleeper.wait()
+
+
+@needs_v2
 def test_a_limit_below_what_is_used_is_refused_on_request(bare):
     bare.sleeping("sh", "-c", "dd if=/dev/zero of=/dev/shm/x bs=1M count=24 2> /dev/null; touch /dev/shm/done; sleep 300")
     eventually(lambda: bare.exec("test", "-e", "/dev/shm/done")[0] == 0)

@@ -260,7 +260,6 @@ class NativeEngine(Engine):
         return self.oom_kills() > 0
 
     def oom_kills(self) -> int:
-        """How many processes of the container the kernel has killed for its memory limit."""
         return self._cgroup.oom_kills()
 
     def delete(self) -> None:

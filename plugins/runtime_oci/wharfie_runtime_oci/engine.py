@@ -155,7 +155,10 @@ class OciEngine(Engine):
         return self._cgroup.oom_fd()
 
     def oom_killed(self) -> bool:
-        return self._cgroup.oom_kills() > 0
+        return self.oom_kills() > 0
+
+    def oom_kills(self) -> int:
+        return self._cgroup.oom_kills()
 
     def delete(self) -> None:
         if not self._folder.exists():  # no `create` has come so far, or an earlier `delete` was through
