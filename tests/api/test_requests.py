@@ -285,6 +285,8 @@ def test_swarm_is_inactive(served):
 
 def test_what_is_not_there_yet(served):
     assert served.message("GET", "/containers/box/checkpoints")[0] == 501
+    status, text = served.message("POST", "/containers/box/start?checkpoint=one")
+    assert (status, text) == (400, "checkpoint is only supported in experimental mode")
     assert served.ask("GET", "/plugins")[2] == b"[]\n"
     assert served.ask("POST", "/build/prune")[2] == b'{"CachesDeleted":null,"SpaceReclaimed":0}\n'
     assert served.ask("GET", "/wharfie/plugins")[2] == b"[]\n"

@@ -47,12 +47,14 @@ async def create(call: Asked, name: Text = "", platform: Text = "") -> Response:
 
 
 @router.post("/containers/{ref}/start")
-async def start(call: Asked, ref: str) -> Response:
+async def start(call: Asked, ref: str, checkpoint: Text = "") -> Response:
     length = call.request.headers.get("content-length", "0")
     if "transfer-encoding" in call.request.headers or (length.isdigit() and int(length) > _START_BODY):
         raise InvalidArgument(
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
         )
+    if checkpoint:
+        raise InvalidArgument("checkpoint is only supported in experimental mode")
     return Empty(204 if await call.engine.containers.start(ref) else 304)
 
 

@@ -23,6 +23,8 @@ class _Limit:
     files: tuple[str, ...]
     unified: bool
     warning: str
+    unset: tuple[object, ...] = (None, 0, [])
+    """What clients send, or leave out, for "as it is"."""
 
 
 _LIMITS = (
@@ -46,6 +48,7 @@ _LIMITS = (
         ("memory/memory.swappiness",),
         False,
         f"{_NO}memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.",
+        unset=(None, -1),
     ),
     _Limit(
         "oom_kill_disable",
@@ -61,7 +64,7 @@ def discard(host: HostConfig, facts: HostFacts, exists: Callable[[Path], bool] =
     """Empty what cannot be honoured; the warnings for the answer. `exists` looks at the control groups' files."""
     warnings = []
     for limit in _LIMITS:
-        if not getattr(host, limit.field):
+        if getattr(host, limit.field) in limit.unset:
             continue
         here = limit.unified if facts.cgroup == "v2" else any(exists(_ROOT / file) for file in limit.files)
         if not here:
