@@ -2,7 +2,7 @@
 # The first program of the virtual machine that cgroup2.py starts: cgroup v2 alone, then the tests, whose status goes to the
 # second serial line. /etc/tests.sh says what to test: it sets the work tree and pytest's arguments.
 
-export PATH=/usr/local/bin:/usr/bin:/usr/sbin HOME=/root LANG=C.UTF-8 TERM=dumb
+export PATH=/usr/local/bin:/usr/bin:/usr/sbin HOME=/root LANG=C.UTF-8 TERM=dumb WHARFIE_TEST_PATIENCE=10
 
 mount -t proc -o nosuid,noexec,nodev proc /proc
 mount -t sysfs -o nosuid,noexec,nodev sysfs /sys

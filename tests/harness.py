@@ -24,6 +24,8 @@ from typing import Any
 
 BUSYBOX = Path("/bin/busybox")
 _NUMBERS = itertools.count(1)
+PATIENCE = float(os.environ.get("WHARFIE_TEST_PATIENCE", "1"))
+"""By how much longer everything may take, on a slow machine such as an emulated one."""
 
 
 class Failed(AssertionError):
@@ -88,7 +90,7 @@ class Daemon:
         return self
 
     def wait_ready(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while time.monotonic() < deadline:
             if self.process is not None and self.process.poll() is not None:
                 raise Failed(f"the daemon ended with {self.process.returncode}:\n{self.log_tail()}")
@@ -111,7 +113,7 @@ class Daemon:
         """SIGTERM, the clean end."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=60 * PATIENCE)
 
     def close(self) -> None:
         """End the daemon and take everything away, whatever state it is in."""
@@ -171,7 +173,7 @@ class Daemon:
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             env=self.environment,
-            timeout=90,
+            timeout=90 * PATIENCE,
             check=False,
         )
 
@@ -208,9 +210,9 @@ class Daemon:
         """One API call over a connection of its own: status, headers, body."""
         import http.client
 
-        connection = http.client.HTTPConnection("docker", timeout=60)
+        connection = http.client.HTTPConnection("docker", timeout=60 * PATIENCE)
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(60)
+        connection.sock.settimeout(60 * PATIENCE)
         with contextlib.closing(connection):
             connection.sock.connect(str(self.socket))
             content = raw if raw is not None else None if body is None else json.dumps(body).encode()
@@ -310,7 +312,7 @@ def import_busybox(daemon: Daemon, name: str = "busybox:latest") -> None:
 
 def until(condition: Any, seconds: float = 10.0, what: str = "the condition") -> Any:
     """Poll until `condition()` is true; its value."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while True:
         value = condition()
         if value:
