@@ -12,7 +12,7 @@ space   := $(empty) $(empty)
 
 # What the engine needs of the host, then what only the tests use.
 DEBS    := python3-venv nftables libnftables1 iproute2 busybox-static ca-certificates
-DEBS    += docker-registry skopeo umoci podman openssl procps apache2-utils
+DEBS    += docker-registry skopeo umoci podman openssl procps apache2-utils curl
 DEBS    += runc crun runsc tini containernetworking-plugins iptables
 DEBS    += e2fsprogs btrfs-progs util-linux iperf3
 # What `make test-cgroup2` installs beside them; the kernel that it boots is unpacked and thrown away.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 PROGRAMS: Final = (
-    *("bash", "cp", "docker", "ip", "losetup", "mkfs.ext4", "mount", "nft", "nsenter", "ps", "rm", "sysctl", "tar"),
+    *("bash", "cp", "curl", "docker", "ip", "losetup", "mkfs.ext4", "mount", "nft", "nsenter", "ps", "rm", "sysctl", "tar"),
     *("tini", "umount", "unshare"),
 )
 """What the tests call by name and busybox has not, or not with these options."""
