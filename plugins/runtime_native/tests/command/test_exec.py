@@ -47,6 +47,8 @@ def test_process_from_a_file_and_detached(runtime, box):
 
 
 def test_errors_are_255_and_one_line(runtime, box):
+    assert "cannot write pid file" in runtime.fails("exec", "-d", "--pid-file", "/no/such", box, "sleep", "9", code=255)
+    wait_for(lambda: len(json.loads(runtime.ok("ps", "--format", "json", box))) == 1)
     assert r"exec failed: exec: \"nope\": executable file not found in $PATH" in runtime.fails(
         "exec", box, "nope", code=255
     )

@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Any, Final
 
 from wharfie.shim.engine import Streams
-from wharfie_runtime_native.command.streams import size_of
 from wharfie_runtime_native.constants import TIOCSWINSZ
 
 _CHUNK: Final = 65536
@@ -42,7 +41,7 @@ class Foreground:
         self._inputs: list[int] = []
         if self._terminal:
             self._ours, self._theirs = socket.socketpair()
-            self.streams = Streams(console=self._theirs.fileno(), size=_own_size() or size_of(process))
+            self.streams = Streams(console=self._theirs.fileno(), size=_own_size())
         else:
             self.streams = Streams(stdin=0, stdout=1, stderr=2)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import click
 
-from wharfie.spi.errors import Conflict, InvalidArgument, Unsupported
+from wharfie.spi.errors import Conflict, DriverError, InvalidArgument, Unsupported
 from wharfie_runtime_native.command.containers import record_of, status_of
 from wharfie_runtime_native.command.engine import found
 from wharfie_runtime_native.command.session import Session
@@ -72,7 +74,12 @@ def exec_command(
         check_console(terminal=bool(process.get("terminal")), detached=detach, console_socket=console_socket)
         if detach:
             with open_streams(process, console_socket) as streams:
-                write_pid(pid_file, engine.exec(process, streams))
+                pid = engine.exec(process, streams)
+            try:
+                write_pid(pid_file, pid)
+            except DriverError:
+                os.kill(pid, signal.SIGKILL)  # nobody would know of it
+                raise
             return 0
         from wharfie_runtime_native.command.foreground import Foreground
 

@@ -71,13 +71,7 @@ def open_streams(process: Mapping[str, Any], console_socket: Path | None) -> Ite
             console.connect(str(console_socket))
         except OSError as error:
             raise InvalidArgument(f"cannot connect to console socket {console_socket}: {error.strerror}") from error
-        yield Streams(console=console.fileno(), size=size_of(process))
-
-
-def size_of(process: Mapping[str, Any]) -> tuple[int, int] | None:
-    """`consoleSize`: rows, columns."""
-    size = process.get("consoleSize") or {}
-    return (int(size["height"]), int(size["width"])) if size.get("height") and size.get("width") else None
+        yield Streams(console=console.fileno())
 
 
 def write_pid(file: Path | None, pid: int) -> None:
