@@ -96,7 +96,9 @@ def test_the_bundle_says_it_in_old_words(base):
 def test_init_is_for_containers_with_a_pid_namespace_of_their_own(base):
     spec = base
     spec["process"]["args"] = ["true"]
-    spec["annotations"] = {"org.wharfie.init": "true"}
-    assert configuration(spec, "a", "/bin/sh")["process"]["args"] == ["/sbin/docker-init", "--", "true"]
+    spec["annotations"] = {"org.wharfie.init": "true", "mine": "yes"}
+    document = configuration(spec, "a", "/bin/sh")
+    assert document["process"]["args"] == ["/sbin/docker-init", "--", "true"]
+    assert document["annotations"] == {"mine": "yes"}, "a runtime that knows it too would add another init"
     spec["linux"]["namespaces"] = [{"type": "mount"}]
     assert configuration(spec, "a", "/bin/sh")["process"]["args"] == ["true"]

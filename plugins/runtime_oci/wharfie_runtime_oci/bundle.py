@@ -35,8 +35,11 @@ def configuration(spec: Mapping[str, Any], id: str, init: str) -> dict[str, Any]
     if propagation and not linux.get("rootfsPropagation"):
         linux["rootfsPropagation"] = propagation
     annotations = spec.get("annotations") or {}
-    if annotations.get(INIT_ANNOTATION) == "true" and _own_pids(linux):
-        _add_init(document, annotations.get(INIT_PATH_ANNOTATION) or init)
+    if annotations.get(INIT_ANNOTATION) == "true":
+        # A binary that knows the annotation itself (wharfie-runtime) would put another one in front.
+        document["annotations"] = {name: value for name, value in annotations.items() if name != INIT_ANNOTATION}
+        if _own_pids(linux):
+            _add_init(document, annotations.get(INIT_PATH_ANNOTATION) or init)
     return document
 
 
