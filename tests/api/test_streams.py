@@ -17,8 +17,8 @@ from wharfie.spi.registry import Credentials
 TIME = 1_767_323_045_000_000_007  # 2026-01-02T03:04:05.000000007Z
 
 
-def run(stream: str, *pieces: bytes, **attributes: str) -> LogRun:
-    return LogRun(stream=stream, pieces=pieces, time_ns=TIME, attributes=attributes)  # type: ignore[arg-type]
+def run(stream: str, data: bytes, **attributes: str) -> LogRun:
+    return LogRun(stream=stream, data=data, time_ns=TIME, attributes=attributes)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_times_and_details():
 
 
 def test_entries_share_frames_unless_they_are_followed(served):
-    served.engine.containers.log = [run("stdout", b"a\n", b"b\n"), run("stdout", b"c\n"), run("stderr", b"d\n")]
+    served.engine.containers.log = [run("stdout", b"a\nb\n"), run("stdout", b"c\n"), run("stderr", b"d\n")]
     path = "/containers/box/logs?stdout=1&stderr=1"
     assert served.ask("GET", path)[2] == b"\1\0\0\0\0\0\0\6a\nb\nc\n\2\0\0\0\0\0\0\2d\n"
     assert b"a\n2026-01-02T03:04:05.000000007Z b\n" in served.ask("GET", path + "&timestamps=1")[2]

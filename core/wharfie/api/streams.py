@@ -130,16 +130,19 @@ async def log_pieces(
 
 def _log_frames(batch: Sequence[LogRun], framed: bool, timestamps: bool, details: bool, apart: bool) -> Iterator[bytes]:
     for stream, runs in groupby(batch, key=lambda run: run.stream):
-        entries: list[bytes] = []
+        pieces: list[bytes] = []
         for run in runs:
             head = log_head(run, timestamps=timestamps, details=details)
-            entries += [head + piece for piece in run.pieces] if head else run.pieces
+            if head or apart:
+                pieces += [head + entry for entry in run.entries()]
+            else:
+                pieces.append(run.data)
         if not framed:
-            yield from entries
+            yield from pieces
         elif apart:
-            yield from (frame(stream, entry) for entry in entries)
+            yield from (frame(stream, piece) for piece in pieces)
         else:
-            yield frame(stream, b"".join(entries))
+            yield frame(stream, b"".join(pieces))
 
 
 # Progress

@@ -410,7 +410,9 @@ class LogContract(Contract[LogDriver]):
                 found: list[LogEntry] = []
                 while runs := reader.read_runs():
                     found += [
-                        LogEntry(stream=run.stream, data=piece, time_ns=run.time_ns) for run in runs for piece in run.pieces
+                        LogEntry(stream=run.stream, data=data, time_ns=run.time_ns)
+                        for run in runs
+                        for data in run.entries()
                     ]
                 _same(found, meant, f"by runs, tail={query.tail}")
             reader.close()

@@ -51,12 +51,21 @@ class LogEntry:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRun:
     """Neighbouring entries of one stream, one moment and the same attributes: what one read of the container's output gave.
-    `pieces`: what `LogEntry.data` is of each."""
+
+    `data`: whole lines, each an entry, or one piece of a line that is longer than an entry may be.
+    """
 
     stream: Stream
-    pieces: Sequence[bytes]
+    data: bytes
     time_ns: int
     attributes: Strings = field(default_factory=dict)
+
+    def entries(self) -> Sequence[bytes]:
+        """What `LogEntry.data` is of each."""
+        lines = self.data.split(b"\n")
+        rest = lines.pop()
+        entries = [line + b"\n" for line in lines]
+        return [*entries, rest] if rest or not entries else entries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -206,7 +206,7 @@ def test_lines_written_at_once_are_as_lines_written_one_by_one(context, facts, l
         reader = log.reader()
         runs = []
         while batch := reader.read_runs():
-            runs += [(run.stream, piece, run.time_ns) for run in batch for piece in run.pieces]
+            runs += [(run.stream, data, run.time_ns) for run in batch for data in run.entries()]
         reader.close()
         assert runs == seen[way]
         seen[way, "bytes"] = next(facts.folder.rglob("*.log")).read_bytes()

@@ -27,10 +27,6 @@ class Framing(ABC):
         """The end of the entry that begins at `start`, whatever its length."""
 
     @abstractmethod
-    def split(self, data: bytes) -> Sequence[bytes]:
-        """The entries of `data`, which are whole, without their frame."""
-
-    @abstractmethod
     def tail(self, fd: int, end: int, count: int) -> tuple[int, int]:
         """Where the last `count` entries before `end` begin, and how many there really are."""
 
@@ -47,11 +43,6 @@ class Lines(Framing):
 
     def first(self, data: bytes, start: int) -> int:
         return data.find(b"\n", start) + 1 or len(data)
-
-    def split(self, data: bytes) -> Sequence[bytes]:
-        lines = data.split(b"\n")
-        lines.pop()  # what follows the last line's end: nothing
-        return lines
 
     def tail(self, fd: int, end: int, count: int) -> tuple[int, int]:
         found = 0
@@ -99,6 +90,7 @@ class Records(Framing):
         return border
 
     def split(self, data: bytes) -> Sequence[bytes]:
+        """The records of `data`, which are whole."""
         records: list[bytes] = []
         position = 0
         while position < len(data):

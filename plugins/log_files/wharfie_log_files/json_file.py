@@ -18,6 +18,7 @@ from wharfie_log_files.stamps import StampReader
 
 _BEGIN = b'{"log":"'
 _TEXT = len(_BEGIN)
+_WINDOW = 4096
 _BACKSLASH = ord("\\")
 _END = b'\\n","stream":"'
 _DEFAULT = Rotation(max_size=0, max_file=1, compress=False)
@@ -55,52 +56,58 @@ class _Decoder:
     def __init__(self) -> None:
         self._stamps = StampReader()
 
-    def decode(self, lines: Sequence[bytes]) -> Iterator[LogRun]:
-        """Lines that were read from the container at once differ in their text only: the end is looked into but once."""
-        texts: list[bytes] = []
-        end, text_end = b"", 0
-        for line in lines:
-            if texts and line.endswith(end) and line.startswith(_BEGIN):
-                texts.append(line[_TEXT:text_end])
-                continue
-            if texts:
-                yield from self._decode_texts(texts, end)
-                texts = []
-            text_end = line.find(_END)  # within a text it would have backslashes before the quotes
-            if line.startswith(_BEGIN) and text_end >= _TEXT and line[text_end - 1] != _BACKSLASH:
-                texts.append(line[_TEXT:text_end])
-                end = line[text_end:]
-                text_end = -len(end)
-            else:  # a piece of a long line, or not written by us or Docker Engine
-                yield from self._decode_line(line)
-        if texts:
-            yield from self._decode_texts(texts, end)
+    def decode(self, block: bytes) -> Iterator[LogRun]:
+        """Lines that were read from the container at once differ in their text only: what is after it is looked into but
+        once, and they stay together."""
+        start = 0
+        while start < len(block):
+            stop = block.index(b"\n", start)
+            text_end = block.find(_END, start, stop)  # within a text it would have backslashes before the quotes
+            run = None
+            if block.startswith(_BEGIN, start) and text_end >= start + _TEXT and block[text_end - 1] != _BACKSLASH:
+                end = block[text_end:stop]
+                stop = _last(block, end, stop)
+                lines = block[start:stop].split(b"\n")
+                texts = [line[_TEXT : -len(end)] for line in lines if line.endswith(end) and line.startswith(_BEGIN)]
+                if len(texts) == len(lines):
+                    run = self._decode_run(texts, end)
+            if run is not None:
+                yield run
+            else:  # pieces of long lines, or not written by us or Docker Engine
+                for line in block[start:stop].split(b"\n"):
+                    yield from self._decode_line(line)
+            start = stop + 1
 
-    def _decode_texts(self, texts: Sequence[bytes], end: bytes) -> Iterator[LogRun]:
-        """Lines cut into what is between `_BEGIN` and `end`."""
+    def _decode_run(self, texts: Sequence[bytes], end: bytes) -> LogRun | None:
+        """None: they cannot be read together."""
         first = next(self._decode_line(_BEGIN + end), None)
         if first is None:
-            return
-        if b"\\" not in b"".join(texts):
-            pieces = [text + b"\n" for text in texts]
-        else:
+            return None
+        data = b"\n".join((*texts, b""))
+        if b"\\" in data:
             try:
-                array = json.loads(b'["' + b'\\n","'.join(texts) + b'\\n"]')
+                data = json.loads(b'"' + data.replace(b"\n", b"\\n") + b'"').encode("utf-8", "replace")
             except ValueError:
-                for text in texts:
-                    yield from self._decode_line(_BEGIN + text + end)
-                return
-            pieces = [text.encode("utf-8", "replace") for text in array]
-        yield LogRun(stream=first.stream, pieces=pieces, time_ns=first.time_ns, attributes=first.attributes)
+                return None
+        return LogRun(stream=first.stream, data=data, time_ns=first.time_ns, attributes=first.attributes)
 
     def _decode_line(self, line: bytes) -> Iterator[LogRun]:
         try:
             entry = json.loads(line)
             yield LogRun(
                 stream="stderr" if entry["stream"] == "stderr" else "stdout",
-                pieces=(entry.get("log", "").encode("utf-8", "replace"),),
+                data=entry.get("log", "").encode("utf-8", "replace"),
                 time_ns=self._stamps.nanoseconds(entry["time"]),
                 attributes=entry.get("attrs") or {},
             )
         except (ValueError, KeyError, TypeError, AttributeError):  # zeros after a power cut, a foreign hand
             return
+
+
+def _last(block: bytes, end: bytes, start: int) -> int:
+    """Where the last line ends that has this `end` and is not far behind a line that ends at `start`, as it has."""
+    window = _WINDOW
+    while (found := block.rfind(end + b"\n", start, start + window)) >= 0:
+        start = found + len(end)
+        window *= 2
+    return start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -40,7 +40,7 @@ class LocalLogDriver(LogDriver):
     def open_reader(self, container: ContainerFacts, options: Strings, query: LogQuery) -> LogReader:
         # The attributes are the same for every entry of a container, so the file does not repeat them.
         attributes = json.loads(options.get("attrs", "{}"))
-        return reader.FileReader(Path(options["path"]), Records(), lambda records: decode(records, attributes), query)
+        return reader.FileReader(Path(options["path"]), Records(), lambda block: decode(block, attributes), query)
 
     def remove(self, container: ContainerFacts, options: Strings) -> None:
         path = Path(options["path"])
@@ -51,11 +51,15 @@ class LocalLogDriver(LogDriver):
             pass
 
 
-def decode(records: Iterable[bytes], attributes: Mapping[str, str]) -> Iterator[LogRun]:
+def decode(block: bytes, attributes: Mapping[str, str]) -> Iterator[LogRun]:
     """Runs of neighbours with the same time, as they were written."""
-    read = (entry for record in records if (entry := _decode(record)) is not None)
-    for (stream, time_ns), entries in itertools.groupby(read, key=lambda entry: entry[:2]):
-        yield LogRun(stream=stream, pieces=[entry[2] for entry in entries], time_ns=time_ns, attributes=attributes)
+    read = (entry for record in Records().split(block) if (entry := _decode(record)) is not None)
+    for (stream, time_ns, whole), entries in itertools.groupby(
+        read, key=lambda entry: (*entry[:2], entry[2][-1:] == b"\n")
+    ):
+        found = [entry[2] for entry in entries]
+        for data in (b"".join(found),) if whole else found:
+            yield LogRun(stream=stream, data=data, time_ns=time_ns, attributes=attributes)
 
 
 def _decode(record: bytes) -> tuple[Stream, int, bytes] | None:

@@ -24,8 +24,8 @@ from wharfie_log_files.rotating import beside
 
 BLOCK = 256 * 1024
 
-Decode = Callable[[Sequence[bytes]], Iterator[LogRun]]
-"""What is in entries, given without their frames; damaged ones are passed over."""
+Decode = Callable[[bytes], Iterator[LogRun]]
+"""What is in a block of whole entries; damaged ones are passed over."""
 
 
 @dataclass(slots=True)
@@ -109,8 +109,8 @@ class FileReader:
         while not self._entries and (runs := self.read_runs()):
             for run in runs:
                 self._entries += (
-                    LogEntry(stream=run.stream, data=piece, time_ns=run.time_ns, attributes=run.attributes)
-                    for piece in run.pieces
+                    LogEntry(stream=run.stream, data=data, time_ns=run.time_ns, attributes=run.attributes)
+                    for data in run.entries()
                 )
         return [self._entries.popleft() for _ in range(min(limit, len(self._entries)))]
 
@@ -119,7 +119,7 @@ class FileReader:
             inotify.drain(self._wake)
         found: list[LogRun] = []
         while not found and not self._ended and (block := self._block()):
-            for run in self._decode(self._framing.split(block)):
+            for run in self._decode(block):
                 if run.time_ns < self._query.since_ns:
                     continue
                 if self._query.until_ns and run.time_ns > self._query.until_ns:

@@ -64,9 +64,7 @@ class Output:
         loop = asyncio.get_running_loop()
         client.setblocking(False)
         async for runs in self.logs(container.id, LogQuery(), stdout=request.stdout, stderr=request.stderr):
-            framed = b"".join(
-                _frame(run.stream, piece) if request.framed else piece for run in runs for piece in run.pieces
-            )
+            framed = b"".join(_frame(run.stream, run.data) if request.framed else run.data for run in runs)
             await loop.sock_sendall(client, framed)
 
     async def logs(self, ref: str, query: LogQuery, *, stdout: bool, stderr: bool) -> AsyncIterator[Sequence[LogRun]]:
@@ -157,7 +155,7 @@ async def _to_its_end(read: Callable[[], T]) -> T:
 
 def _runs(entries: Sequence[LogEntry]) -> Sequence[LogRun]:
     return [
-        LogRun(stream=entry.stream, pieces=(entry.data,), time_ns=entry.time_ns, attributes=entry.attributes)
+        LogRun(stream=entry.stream, data=entry.data, time_ns=entry.time_ns, attributes=entry.attributes)
         for entry in entries
     ]
 
