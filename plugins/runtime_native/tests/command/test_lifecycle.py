@@ -175,7 +175,12 @@ def test_user_namespace(runtime, adopt):
     runtime.spec["linux"]["uidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 1000}]
     runtime.spec["linux"]["gidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 1000}]
     subprocess.run(["chown", "-R", "100000:100000", runtime.spec["root"]["path"]], check=True)
-    name, pid = runtime.running()
+    name = runtime.new("sleep", "300")
+    # SIGCHLD is ignored, as some callers have it; the process that makes the user namespace has to be waited for.
+    create = runtime.command("create", "-b", runtime.bundle, "--pid-file", runtime.bundle / "pid", name)
+    runtime.quietly(["env", "--ignore-signal=CHLD", *create])
+    pid = int((runtime.bundle / "pid").read_text())
+    runtime.ok("start", name)
     assert os.stat(f"/proc/{pid}").st_uid == 100000
     assert runtime.ok("exec", name, "id", "-u") == "0\n"
     runtime.ok("kill", name, "9")

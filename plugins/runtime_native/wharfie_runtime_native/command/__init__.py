@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from typing import Final, NoReturn
 
@@ -25,6 +26,7 @@ def main() -> NoReturn:
     the process ends, and its memory with it."""
     run_sealed(_MAKERS)
     gc.disable()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by the caller, hooks and containers would leave no exit status
 
     from wharfie_runtime_native.command.app import run
 
