@@ -19,7 +19,8 @@ pytestmark = pytest.mark.skipif(not all(map(shutil.which, BINARIES)), reason="ne
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
     """A daemon with a runtime of its user's naming, which is also its default."""
-    runtimes = {"mine": {"path": shutil.which("runc"), "runtimeArgs": ["--debug"]}}
+    own = Path(sys.executable).with_name("wharfie-runtime")
+    runtimes = {"mine": {"path": shutil.which("runc"), "runtimeArgs": ["--debug"]}, "own": {"path": str(own)}}
     with running(
         Daemon(tmp_path_factory.mktemp("runtimes"), config={"runtimes": runtimes, "default-runtime": "mine"})
     ) as own:
@@ -33,19 +34,25 @@ def runtime(request):
     return request.param
 
 
+@pytest.fixture(params=[*BINARIES, "own"])
+def any_runtime(request):
+    """Wharfie's runtime as an OCI program, too."""
+    return request.param
+
+
 def runc_knows(daemon, runtime):
     """Ids that the binary itself lists for this daemon."""
     (root,) = (daemon.run / "runtime" / runtime).glob(".oci/state")
-    return [path.name for path in root.iterdir()]
+    return [path.name for path in root.iterdir() if not path.name.startswith("@")]
 
 
-def test_output_and_status(house, runtime):
-    words = ("run", "--rm", "--runtime", runtime)
+def test_output_and_status(house, any_runtime):
+    words = ("run", "--rm", "--runtime", any_runtime)
     result = house.run_docker(*words, "busybox", "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (result.returncode, result.stdout, result.stderr) == (7, b"out\n", b"err\n")
     assert house.docker(*words, "-i", "busybox", "cat") == ""
     assert house.run_docker(*words, "-i", "busybox", "cat", stdin=b"given").stdout == b"given"
-    assert runc_knows(house, runtime) == []
+    assert runc_knows(house, any_runtime) == []
 
 
 @pytest.mark.parametrize(
@@ -62,19 +69,19 @@ def test_what_cannot_run(house, runtime, program, status, text):
     assert (result.returncode, text in result.stderr.decode()) == (status, True), result.stderr
 
 
-def test_exec_stop_pause_and_logs(house, runtime):
+def test_exec_stop_pause_and_logs(house, any_runtime):
     box = house.docker(
         "run",
         "-d",
         "--runtime",
-        runtime,
+        any_runtime,
         "busybox",
         "sh",
         "-c",
         "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done",
     )
     try:
-        assert runc_knows(house, runtime) == [box]
+        assert runc_knows(house, any_runtime) == [box]
         until(lambda: house.docker("logs", box) == "up", what="the output")
         result = house.run_docker("exec", "-e", "A=b", "-u", "worker", box, "sh", "-c", "id -un; echo $A; exit 5")
         assert (result.returncode, result.stdout) == (5, b"worker\nb\n")
@@ -90,7 +97,7 @@ def test_exec_stop_pause_and_logs(house, runtime):
         assert house.docker("logs", box) == "up\nup"
     finally:
         house.docker("rm", "-f", box)
-    assert runc_knows(house, runtime) == []
+    assert runc_knows(house, any_runtime) == []
 
 
 def test_terminal(house, runtime):
