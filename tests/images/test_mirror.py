@@ -191,4 +191,17 @@ def test_a_second_engine_pulls_from_the_first(filled, tmp_path) -> None:
             assert found.repo_digests == [f"team/app@{index['digest']}"]
             assert {blob for blob in second.blobs() if blob in first.blobs()} == second.blobs()
 
+        # The images of another registry, as docs/running.md has it.
+        await first.images.tag("team/app:1", "registry.example/team/app", "1")
+        written = tmp_path / "certs.d/registry.example"
+        written.mkdir(parents=True)
+        (written / "hosts.toml").write_text(
+            f'[host."http://{address}/v2/registry.example"]\n  capabilities = ["pull", "resolve"]\n  override_path = true\n'
+        )
+        root = tmp_path / "third"
+        root.mkdir()
+        async with House(root, drivers={"registry.oci": {"certificates": str(written.parent)}}) as third:
+            await third.pull("registry.example/team/app", "1")
+            assert third.images.get("registry.example/team/app:1").id == first.images.get("team/app:1").id
+
     filled(work)
