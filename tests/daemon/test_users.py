@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wharfie.daemon.users import remapped, root_of
-from wharfie.spi.errors import InvalidArgument
+from wharfie.daemon.users import check_kernel, remapped, root_of
+from wharfie.spi.errors import InvalidArgument, Unsupported
 
 
 @pytest.fixture
@@ -44,3 +44,11 @@ def test_values_that_mean_nobody(ids, value, word):
 def test_no_file(tmp_path):
     with pytest.raises(InvalidArgument, match="No such file"):
         remapped("daemon", tmp_path / "missing", tmp_path / "missing")
+
+
+def test_kernels(ids):
+    users = remapped("daemon", ids, ids)
+    check_kernel(users, (5, 19))
+    check_kernel(None, (5, 12))
+    with pytest.raises(Unsupported, match=r"needs Linux 5\.19 or later; this is 5\.18"):
+        check_kernel(users, (5, 18))

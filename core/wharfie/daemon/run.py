@@ -28,6 +28,7 @@ from wharfie.daemon.listeners import Listener, open_listeners, open_mirror
 from wharfie.daemon.lock import Locks, instance_of
 from wharfie.daemon.mapping import data_root as data_root_of
 from wharfie.daemon.mapping import engine_settings, proxy_environment
+from wharfie.daemon.users import check_kernel
 from wharfie.engine.engine import Engine
 from wharfie.engine.host import host_facts
 from wharfie.engine.settings import EngineSettings
@@ -123,6 +124,7 @@ class _Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, number)
         settings, facts = self._settings, host_facts()
+        check_kernel(settings.users, facts.kernel)
         drivers = Drivers(
             driver_settings(self._config),
             state=settings.data_root,

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wharfie.engine.settings import Users
-from wharfie.spi.errors import InvalidArgument
+from wharfie.spi.errors import InvalidArgument, Unsupported
 
 DEFAULT_USER = "dockremap"
 """Whose ids they are with the value "default"; Docker's name."""
+KERNEL = (5, 19)
+"""The first one whose overlay takes layers with mapped ids."""
 
 
 def remapped(value: str, subuid: Path = Path("/etc/subuid"), subgid: Path = Path("/etc/subgid")) -> Users | None:
@@ -26,6 +28,12 @@ def remapped(value: str, subuid: Path = Path("/etc/subuid"), subgid: Path = Path
     name, uid = _user(user, value)
     owner, gid = _group(group) if group else (name, uid)
     return Users(uids=_ranges(subuid, name, uid), gids=_ranges(subgid, owner, gid))
+
+
+def check_kernel(users: Users | None, kernel: tuple[int, int]) -> None:
+    """Errors: Unsupported (this kernel maps no ids of an overlay's layers)."""
+    if users is not None and kernel < KERNEL:
+        raise Unsupported(f"userns-remap needs Linux {KERNEL[0]}.{KERNEL[1]} or later; this is {kernel[0]}.{kernel[1]}")
 
 
 def root_of(users: Users) -> tuple[int, int]:

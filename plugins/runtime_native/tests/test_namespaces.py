@@ -223,6 +223,13 @@ def test_mappings_that_the_kernel_refuses(bare):
     assert not bare.groups()
 
 
+def test_a_user_who_is_not_mapped(bare):
+    with_users(bare)
+    bare.spec["process"]["user"] = {"uid": 70000, "gid": 0}
+    with pytest.raises(InvalidArgument, match=r"cannot become user 70000, group 0, .*not all of them are mapped"):
+        bare.create("true")
+
+
 def test_users_without_a_root(bare):
     with_users(bare)
     bare.spec["linux"]["uidMappings"] = [{"containerID": 1000, "hostID": 100000, "size": 10}]

@@ -263,9 +263,14 @@ def become(spec: ProcessSpec) -> None:
     """Change groups, user and capabilities, but for what installing a seccomp filter needs (see `seal`)."""
     capabilities.drop_bounding(spec.capabilities)
     prctl(PR_SET_KEEPCAPS, 1)
-    os.setgroups(spec.groups)
-    os.setresgid(spec.gid, spec.gid, spec.gid)
-    os.setresuid(spec.uid, spec.uid, spec.uid)
+    try:
+        os.setgroups(spec.groups)
+        os.setresgid(spec.gid, spec.gid, spec.gid)
+        os.setresuid(spec.uid, spec.uid, spec.uid)
+    except OSError as error:
+        names = f"user {spec.uid}, group {spec.gid}, additional groups {list(spec.groups)}"
+        cause = "not all of them are mapped in the user namespace" if error.errno == errno.EINVAL else reason(error)
+        raise InvalidArgument(f"cannot become {names}: {cause}") from error
     prctl(PR_SET_KEEPCAPS, 0)
     late = capabilities.SYS_ADMIN if spec.filter and not spec.no_new_privileges else 0
     capabilities.prepare(spec.capabilities, late)
