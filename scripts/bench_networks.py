@@ -144,8 +144,9 @@ def _gigabits(pid: int, address: str, port: int, seconds: int) -> float:
     failure = ""
     for _ in range(20):  # the server may need a moment
         result = subprocess.run(words, capture_output=True, text=True, check=False)
-        if result.returncode == 0:
-            return float(json.loads(result.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
+        ended = json.loads(result.stdout)["end"] if result.returncode == 0 else {}
+        if "sum_received" in ended:  # it may fail and end with 0, when the server's last test is not over
+            return float(ended["sum_received"]["bits_per_second"]) / 1e9
         failure = result.stdout[-300:] + result.stderr[-300:]
         time.sleep(0.1)
     raise BenchFailed(f"iperf3 to {address} port {port}: {failure}")
@@ -170,13 +171,14 @@ def _started(client: Client, host: dict[str, object]) -> str:
 
 
 def _connections(engine: Contender, address: str) -> float:
-    """The median of many, in milliseconds, from the engine's own network namespace."""
+    """What the fastest tenth of many takes at most, in milliseconds, from the engine's own network namespace: the others
+    waited for a processor rather than for the engine."""
     assert engine.process is not None
     words = [*_beside(engine.process.pid), sys.executable, "-c", _CONNECT, str(FIRST_PORT), str(CONNECTIONS), address]
     for _ in range(20):  # the server in the container may need a moment
         result = subprocess.run(words, capture_output=True, text=True, check=False)
         if result.returncode == 0:
-            return statistics.median(map(float, result.stdout.split())) * 1000
+            return statistics.quantiles(map(float, result.stdout.split()), n=10)[0] * 1000
         time.sleep(0.1)
     raise BenchFailed(f"{engine.name}: {address} port {FIRST_PORT} is not reached: {result.stderr[-300:]}")
 

@@ -31,7 +31,8 @@ INSTANCE = "0b5e55ed"
 
 
 def sh(command: str) -> str:
-    return subprocess.run(command, shell=True, check=True, capture_output=True, text=True).stdout
+    # Not by sh: where that is busybox, it has an `ip` of its own that knows little.
+    return subprocess.run(["bash", "-c", command], check=True, capture_output=True, text=True).stdout
 
 
 def links() -> list[str]:
