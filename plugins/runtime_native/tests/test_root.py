@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from wharfie.shim.cgroups import version
 from wharfie.spi.errors import InvalidArgument, WharfieError
 
 NULL = (1, 3)
@@ -160,6 +161,8 @@ def test_propagation_of_the_root(bare):
 
 
 def test_own_groups_are_shown_read_only(bare):
+    if version() == "v2":
+        pytest.skip("without a control group namespace version 2 shows the host's tree (test_cgroup2)")
     out = bare.sh("cd /sys/fs/cgroup; mkdir pids/x 2>/dev/null || echo no; cat */cgroup.procs || cat cgroup.procs")
     assert out.startswith("no\n1\n"), "the only processes to be seen are the container's"
 

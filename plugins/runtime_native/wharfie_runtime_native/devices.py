@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from wharfie.spi.errors import InvalidArgument
-from wharfie_runtime_native.constants import AT_EMPTY_PATH, AT_FDCWD, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE
+from wharfie_runtime_native.constants import AT_EMPTY_PATH, AT_FDCWD, MS_PRIVATE, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE
 from wharfie_runtime_native.errors import reason
 from wharfie_runtime_native.mounts import MountEntry
 from wharfie_runtime_native.paths import make_in_root, open_in_root
 from wharfie_runtime_native.rootfs import Root, attach
-from wharfie_runtime_native.syscalls import open_tree
+from wharfie_runtime_native.syscalls import mount_setattr, open_tree
 
 _TYPES: Final = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
@@ -125,6 +125,7 @@ def _mknod(parent: int, name: str, device: Device) -> None:
 def _bind(root: Root, device: Device) -> None:
     try:
         tree = open_tree(AT_FDCWD, _on_host(device), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
+        mount_setattr(tree, "", 0, propagation=MS_PRIVATE)
         target = make_in_root(root.fd, device.path, directory=False)
         attach(tree, target)
     except OSError as error:

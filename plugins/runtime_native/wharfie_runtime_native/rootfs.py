@@ -276,6 +276,7 @@ class Root:
                 mount("tmpfs", proc_fd(target), "tmpfs", MS_RDONLY, "nr_blocks=1,nr_inodes=1")
             else:
                 tree = open_tree(null, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
+                mount_setattr(tree, "", 0, propagation=MS_PRIVATE)  # the host's /dev is shared, as systemd makes it
                 attach(tree, target)
                 os.close(tree)
             os.close(target)

@@ -41,10 +41,19 @@ class CgroupV2(V2Reader, Cgroup):
     def _delegate(self, parent: str) -> None:
         """Let groups below `parent` have every controller that it has itself."""
         enabled = read(parent, "cgroup.subtree_control").split()
-        for controller in read(parent, "cgroup.controllers").split():
-            if controller not in enabled:
+        missing = [f"+{name}" for name in read(parent, "cgroup.controllers").split() if name not in enabled]
+        if not missing:
+            return
+        try:
+            write(parent, "cgroup.subtree_control", " ".join(missing))
+        except InvalidArgument as error:
+            # Processes are in it. Single controllers would work, but make groups below that take no processes: it is
+            # left as it is, and a limit will say what is missing.
+            if error_number(error) == errno.EBUSY:
+                return
+            for name in missing:
                 try:
-                    write(parent, "cgroup.subtree_control", f"+{controller}")
+                    write(parent, "cgroup.subtree_control", name)
                 except InvalidArgument:  # e.g. cpu with real-time processes in the root: the limit itself will say so
                     continue
 
