@@ -17,6 +17,7 @@ from wharfie_volume_local.driver import LocalDriver
 
 from wharfie.spi.driver import Context, HostFacts
 from wharfie.spi.errors import Conflict, DataLoss, InvalidArgument, NotFound, WharfieError
+from wharfie.spi.mount_points import is_mounted, unmount
 
 TMPFS = {"type": "tmpfs", "device": "tmpfs", "o": "size=1m,mode=1777,nosuid"}
 
@@ -38,7 +39,7 @@ def driver(tmp_path):
     yield driver
     driver.close()
     for volume in driver.volumes():
-        mounting.unmount(volume.mountpoint)
+        unmount(volume.mountpoint)
 
 
 def settle(driver):
@@ -124,7 +125,7 @@ def test_other_options_for_an_existing_name_conflict(driver):
 
 def test_tmpfs_is_mounted_for_the_first_and_unmounted_after_the_last(driver):
     path = driver.create("t", TMPFS, {}).mountpoint
-    assert not mounting.is_mounted(path)
+    assert not is_mounted(path)
     assert driver.mount("t", "c1") == path
     (path / "file").write_text("kept while in use")
     driver.mount("t", "c2")
@@ -135,7 +136,7 @@ def test_tmpfs_is_mounted_for_the_first_and_unmounted_after_the_last(driver):
     assert statistics.f_blocks * statistics.f_frsize == 1 << 20
     assert statistics.f_flag & os.ST_NOSUID
     driver.unmount("t", "c2")
-    assert not mounting.is_mounted(path)
+    assert not is_mounted(path)
     assert list(path.iterdir()) == []
 
 
@@ -149,7 +150,7 @@ def test_bind_read_only_and_remove_never_touches_the_source(driver, tmp_path):
     with pytest.raises(OSError, match="Read-only"):
         (path / "new").write_text("x")
     driver.remove("b")
-    assert not mounting.is_mounted(path)
+    assert not is_mounted(path)
     assert (source / "precious").read_text() == "p"
 
 
@@ -186,7 +187,7 @@ def test_a_mount_that_fails_says_why_and_leaves_nothing(driver, options, message
     with pytest.raises(WharfieError, match=message) as caught:
         driver.mount("v", "c1")
     assert "hunter2" not in str(caught.value)
-    assert not mounting.is_mounted(path)
+    assert not is_mounted(path)
     driver.unmount("v", "c1")
 
 
@@ -224,12 +225,12 @@ def test_reconcile_makes_mounts_fit_the_uses(driver, tmp_path):
     for _ in range(2):
         faults = successor.reconcile(uses)
         assert sorted(fault.object for fault in faults) == ["bad", "no"]
-        assert mounting.is_mounted(used)
-        assert not mounting.is_mounted(unused)
+        assert is_mounted(used)
+        assert not is_mounted(unused)
     successor.unmount("used", "c1")
-    assert mounting.is_mounted(used)
+    assert is_mounted(used)
     successor.unmount("used", "c2")
-    assert not mounting.is_mounted(used)
+    assert not is_mounted(used)
     successor.close()
 
 

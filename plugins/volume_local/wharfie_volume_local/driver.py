@@ -7,22 +7,21 @@ STATE/.staging, .trash volumes on their way in and out: each becomes visible, an
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import secrets
 import stat
 import threading
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from wharfie.spi import sizes
 from wharfie.spi.call import progress
 from wharfie.spi.driver import Context, Fault, Strings, Usage
-from wharfie.spi.errors import Conflict, DataLoss, InvalidArgument, NotFound, WharfieError
+from wharfie.spi.errors import DataLoss, InvalidArgument, WharfieError
+from wharfie.spi.mount_points import is_mounted, unmount
 from wharfie.spi.volume import Volume, VolumeCapability, VolumeDriver
+from wharfie.spi.volume_records import Record, VolumeRecords
 from wharfie_volume_local import mounting, quota
 from wharfie_volume_local.options import needs_mount, validate
 from wharfie_volume_local.trash import Trash
@@ -38,6 +37,7 @@ class LocalDriver(VolumeDriver):
         super().__init__(context, settings)
         self._root = context.state
         self._log = context.log
+        self._records = VolumeRecords(context.state, context.log)
         self._staging = context.state / ".staging"
         self._trash = Trash(context.state / ".trash", context.log)
         self._projects = threading.Lock()  # from choosing a project's number to its being seen on a folder
@@ -65,7 +65,7 @@ class LocalDriver(VolumeDriver):
             self._sweeper = None
 
     def create(self, name: str, options: Strings, labels: Strings) -> Volume:
-        folder = self._folder(name)
+        folder = self._records.folder(name)
         validate(options)
         if "size" in options and not quota.offered(self._root):
             raise InvalidArgument(
@@ -74,20 +74,14 @@ class LocalDriver(VolumeDriver):
                 "has a limit anywhere"
             )
         if not folder.exists():
-            self._make(folder, options)
-        volume = self.get(name)
-        if volume.options != dict(options):
-            raise Conflict(
-                f"create {name}: a volume with this name exists with other options ({_shown(volume.options)}, "
-                f"asked for {_shown(options)}); remove it first or choose another name"
-            )
-        return volume
+            self._make(name, options)
+        return _volume(self._records.read_same(name, options))
 
     def remove(self, name: str) -> None:
-        folder = self._folder(name)
+        folder = self._records.folder(name)
         if not folder.exists():
             return
-        mounting.unmount(folder / "_data")
+        unmount(folder / "_data")
         self._uses.pop(name, None)
         with self._projects:
             project = quota.project_of(folder / "_data")
@@ -97,40 +91,18 @@ class LocalDriver(VolumeDriver):
         self._trash.empty()
 
     def get(self, name: str) -> Volume:
-        folder = self._folder(name)
-        path = folder / "opts.json"
-        try:
-            record = json.loads(path.read_text())
-            return Volume(
-                name=name, mountpoint=folder / "_data", created=record["created"], options=dict(record["options"])
-            )
-        except (FileNotFoundError, NotADirectoryError):
-            if folder.is_dir():
-                raise DataLoss(f"volume {name}: {path} is missing; its data is in {folder / '_data'}") from None
-            raise NotFound(f"get {name}: no such volume") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataLoss(f"volume {name}: {path} is damaged ({error}); its data is in {folder / '_data'}") from None
+        return _volume(self._records.read(name))
 
     def volumes(self) -> Sequence[Volume]:
-        found: list[Volume] = []
-        for folder in sorted(self._root.iterdir()):
-            if folder.name.startswith(".") or not folder.is_dir():
-                continue
-            try:
-                found.append(self.get(folder.name))
-            except NotFound:  # removed meanwhile
-                continue
-            except DataLoss as error:
-                self._log.warning("%s", error)
-        return found
+        return self._records.volumes(_volume)
 
     def mount(self, name: str, mount_id: str) -> Path:
         volume = self.get(name)
-        path = self._folder(name) / "_data"
+        path = self._records.folder(name) / "_data"
         if not path.is_dir():
             raise DataLoss(f"mount {name}: the volume's folder {path} is gone; somebody removed it by hand")
         if needs_mount(volume.options):
-            if not mounting.is_mounted(path):
+            if not is_mounted(path):
                 mounting.mount(volume.options["device"], path, volume.options["type"], volume.options.get("o", ""))
             self._uses.setdefault(name, set()).add(mount_id)
         return path
@@ -141,12 +113,12 @@ class LocalDriver(VolumeDriver):
             return
         uses.discard(mount_id)
         if not uses:
-            mounting.unmount(self._folder(name) / "_data")
+            unmount(self._records.folder(name) / "_data")
             self._uses.pop(name, None)
 
     def usage(self, name: str) -> Usage:
         self.get(name)
-        return _measure(self._folder(name) / "_data")
+        return _measure(self._records.folder(name) / "_data")
 
     def reconcile(self, mounts: Mapping[str, frozenset[str]]) -> Sequence[Fault]:
         faults: list[Fault] = []
@@ -154,7 +126,7 @@ class LocalDriver(VolumeDriver):
         for volume in self.volumes():
             wanted = mounts.get(volume.name, frozenset())
             if not wanted and needs_mount(volume.options):
-                mounting.unmount(self._folder(volume.name) / "_data")
+                unmount(self._records.folder(volume.name) / "_data")
         for name, ids in mounts.items():
             try:
                 for mount_id in ids:
@@ -163,39 +135,27 @@ class LocalDriver(VolumeDriver):
                 faults.append(Fault(object=name, reason=error.message))
         return faults
 
-    def _make(self, folder: Path, options: Strings) -> None:
+    def _make(self, name: str, options: Strings) -> None:
         draft = self._staging / secrets.token_hex(12)
         draft.mkdir()
         draft.chmod(0o701)
         data = draft / "_data"
         data.mkdir()
         data.chmod(0o755)
-        if "size" in options:
-            self._limit(data, sizes.parse(options["size"]))
-        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        with open(draft / "opts.json", "w") as file:
-            json.dump({"created": created, "options": dict(options)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_folder(draft)
         try:
-            draft.rename(folder)
-        except OSError as error:
+            if "size" in options:
+                self._limit(data, sizes.parse(options["size"]))
+            made = self._records.publish(draft, name, options)
+        except BaseException:
             self._trash.take(draft)
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # else made meanwhile by a call that was given up
-                raise
-        _sync_folder(self._root)
+            raise
+        if not made:
+            self._trash.take(draft)
 
     def _limit(self, data: Path, size: int) -> None:
         with self._projects:
             others = [*self._staging.glob("*/_data"), *self._root.glob("*/_data")]
             quota.limit(data, quota.next_project(self._root, others), size)
-
-    def _folder(self, name: str) -> Path:
-        """Errors: InvalidArgument: a name that would lead elsewhere. The core checks names by Docker's rule before."""
-        if not name or name.startswith(".") or "/" in name or "\0" in name:
-            raise InvalidArgument(f"{name!r} cannot be the name of a local volume")
-        return self._root / name
 
     def _sweep(self) -> None:
         self._trash.empty(lambda: not self._closing.is_set())
@@ -224,13 +184,5 @@ def _measure(root: Path) -> Usage:
     return Usage(size=size, inodes=len(seen))
 
 
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _shown(options: Strings) -> str:
-    return ", ".join(f"{key}={value}" for key, value in sorted(options.items())) or "none"
+def _volume(record: Record) -> Volume:
+    return Volume(name=record.name, mountpoint=record.folder / "_data", created=record.created, options=record.options)

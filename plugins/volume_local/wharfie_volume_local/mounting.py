@@ -1,4 +1,4 @@
-"""mount(2) and umount2(2), Docker's mount options, and what is mounted now."""
+"""mount(2) and Docker's mount options."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wharfie.spi import loop_devices
 from wharfie.spi.errors import InvalidArgument, Unavailable, WharfieError, from_os_error
+from wharfie.spi.mount_points import unmount
 
 # From the Linux kernel's headers (mount.h, fs.h).
 MS_RDONLY = 0x1
@@ -32,7 +33,6 @@ MS_SLAVE = 0x80000
 MS_SHARED = 0x100000
 MS_RELATIME = 0x200000
 MS_STRICTATIME = 0x1000000
-MNT_DETACH = 0x2
 
 _SET = {
     "ro": MS_RDONLY,
@@ -88,7 +88,6 @@ _PEER_ERRORS = (
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
-_libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,20 +145,6 @@ def mount(device: str, target: Path, type: str, text: str) -> None:
         raise
 
 
-def unmount(target: Path) -> None:
-    """Take away everything that is mounted at `target`, also when it is in use on the host. May be repeated."""
-    while is_mounted(target):
-        if _libc.umount2(os.fsencode(target), MNT_DETACH) < 0 and (number := ctypes.get_errno()) != errno.EINVAL:
-            raise from_os_error(OSError(number, f"umount2: {os.strerror(number)}", str(target)))
-
-
-def is_mounted(target: Path) -> bool:
-    """Whether something is mounted at `target` itself."""
-    wanted = os.fsencode(target)
-    with open("/proc/self/mountinfo", "rb") as table:
-        return any(_unescape(line.split(b" ", 5)[4]) == wanted for line in table)
-
-
 def _mount(device: str, target: Path, type: str, flags: int, data: str, text: str) -> None:
     result = _libc.mount(device.encode(), os.fsencode(target), type.encode(), flags, data.encode())
     if result == 0:
@@ -187,7 +172,3 @@ def _resolve(data: str) -> str:
     except OSError as error:
         raise Unavailable(f"error resolving passed in network volume address {match[1]!r}: {error}") from None
     return data.replace(match[0], f"addr={address}", 1)
-
-
-def _unescape(path: bytes) -> bytes:
-    return re.sub(rb"\\([0-7]{3})", lambda match: bytes((int(match[1], 8),)), path)

@@ -11,13 +11,14 @@ import uuid
 from pathlib import Path
 
 import pytest
-from wharfie_volume_loop import image, loop, sizes
+from wharfie_volume_loop import image, sizes
 from wharfie_volume_loop.driver import LoopDriver
 from wharfie_volume_loop.settings import LoopSettings
 
 from wharfie.spi import loop_devices
 from wharfie.spi.driver import Context, HostFacts
 from wharfie.spi.errors import DataLoss, InvalidArgument, NotFound, OutOfSpace
+from wharfie.spi.mount_points import is_mounted, unmount
 
 SMALL = {"size": "8m"}
 
@@ -42,7 +43,7 @@ def driver(root):
     driver = make_driver(root)
     yield driver
     for folder in root.iterdir():
-        loop.unmount(folder / "mnt")
+        unmount(folder / "mnt")
 
 
 def devices(root):
@@ -85,7 +86,7 @@ def test_usage_is_the_same_mounted_or_not(driver):
     os.sync()
     mounted = driver.usage("v")
     driver.unmount("v", "c1")
-    assert not loop.is_mounted(path.parent)
+    assert not is_mounted(path.parent)
     unmounted = driver.usage("v")
     assert 3_000_000 <= unmounted.size < 3_300_000
     assert abs(mounted.size - unmounted.size) < 100_000
@@ -140,7 +141,7 @@ def test_a_mount_that_lives_on_in_a_container_and_a_new_one_are_one_file_system(
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ending:
         assert ending.stdout.readline() == "ready\n"
         driver.unmount("v", "c1")
-        assert not loop.is_mounted(path.parent)
+        assert not is_mounted(path.parent)
         path = driver.mount("v", "c2")
         ending.stdin.write("\n")
         ending.stdin.flush()
@@ -159,8 +160,8 @@ def test_after_a_crash_uses_are_as_the_core_says(driver, root):
         (driver.mount(name, "c1") / "file").write_text(name)
     again = make_driver(root)
     assert again.reconcile({"kept": frozenset({"c1"}), "none": frozenset({"c2"})})[0].object == "none"
-    assert loop.is_mounted(root / "kept" / "mnt")
-    assert not loop.is_mounted(root / "left" / "mnt")
+    assert is_mounted(root / "kept" / "mnt")
+    assert not is_mounted(root / "left" / "mnt")
     again.unmount("kept", "c1")
     assert gone(root)
     assert (again.mount("left", "c3") / "file").read_text() == "left"

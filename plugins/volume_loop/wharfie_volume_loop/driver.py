@@ -8,20 +8,18 @@ STATE/.staging, .trash volumes on their way in and out: each becomes visible, an
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 import secrets
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
 from wharfie.spi.driver import Context, Fault, Problem, Strings, Usage
-from wharfie.spi.errors import Conflict, DataLoss, InvalidArgument, NotFound, WharfieError
+from wharfie.spi.errors import DataLoss, InvalidArgument, WharfieError
+from wharfie.spi.mount_points import is_mounted, unmount
 from wharfie.spi.volume import Volume, VolumeCapability, VolumeDriver
+from wharfie.spi.volume_records import Record, VolumeRecords, sync_folder
 from wharfie_volume_loop import image, loop, sizes
 from wharfie_volume_loop.settings import LoopSettings
 
@@ -37,6 +35,7 @@ class LoopDriver(VolumeDriver):
         self._root = context.state
         self._log = context.log
         self._default_size = settings.default_size
+        self._records = VolumeRecords(context.state, context.log)
         self._staging = context.state / ".staging"
         self._trash = context.state / ".trash"
         self._uses: dict[str, set[str]] = {}  # of mounted volumes; told anew by `reconcile`
@@ -62,70 +61,37 @@ class LoopDriver(VolumeDriver):
                 self._delete(left)
 
     def create(self, name: str, options: Strings, labels: Strings) -> Volume:
-        folder = self._folder(name)
+        folder = self._records.folder(name)
         size = self._size(options)
         if not folder.exists():
-            self._make(folder, options, size)
-        volume = self.get(name)
-        if volume.options != dict(options):
-            raise Conflict(
-                f"create {name}: a volume with this name exists with other options ({_shown(volume.options)}, asked for "
-                f"{_shown(options)}); remove it first or choose another name"
-            )
-        return volume
+            self._make(name, options, size)
+        return _volume(self._records.read_same(name, options))
 
     def remove(self, name: str) -> None:
-        folder = self._folder(name)
+        folder = self._records.folder(name)
         with self._lock(name):
-            loop.unmount(folder / "mnt")
+            unmount(folder / "mnt")
             self._uses.pop(name, None)
             gone = self._trash / secrets.token_hex(12)
             try:
                 folder.rename(gone)
             except FileNotFoundError:
                 return
-        _sync_folder(self._root)
+        sync_folder(self._root)
         self._delete(gone)
 
     def get(self, name: str) -> Volume:
-        folder = self._folder(name)
-        path = folder / "opts.json"
-        try:
-            record = json.loads(path.read_text())
-            size = (folder / "image").stat().st_size
-            return Volume(
-                name=name,
-                mountpoint=folder / "mnt" / image.FOLDER,
-                created=record["created"],
-                options=dict(record["options"]),
-                status={"size": size},
-            )
-        except (FileNotFoundError, NotADirectoryError):
-            if folder.is_dir():
-                raise DataLoss(f"volume {name}: {path} or the file system beside it is missing") from None
-            raise NotFound(f"get {name}: no such volume") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataLoss(f"volume {name}: {path} is damaged ({error}); its data is in {folder / 'image'}") from None
+        return _volume(self._records.read(name))
 
     def volumes(self) -> Sequence[Volume]:
-        found: list[Volume] = []
-        for folder in sorted(self._root.iterdir()):
-            if folder.name.startswith(".") or not folder.is_dir():
-                continue
-            try:
-                found.append(self.get(folder.name))
-            except NotFound:  # removed meanwhile
-                continue
-            except DataLoss as error:
-                self._log.warning("%s", error)
-        return found
+        return self._records.volumes(_volume)
 
     def mount(self, name: str, mount_id: str) -> Path:
-        folder = self._folder(name)
+        folder = self._records.folder(name)
         with self._lock(name):
             self.get(name)
             target = folder / "mnt"
-            if not loop.is_mounted(target):
+            if not is_mounted(target):
                 loop.mount(folder / "image", target)
             self._uses.setdefault(name, set()).add(mount_id)
             return target / image.FOLDER
@@ -137,14 +103,14 @@ class LoopDriver(VolumeDriver):
                 return
             uses.discard(mount_id)
             if not uses:
-                loop.unmount(self._folder(name) / "mnt")
+                unmount(self._records.folder(name) / "mnt")
                 self._uses.pop(name, None)
 
     def usage(self, name: str) -> Usage:
-        folder = self._folder(name)
+        folder = self._records.folder(name)
         with self._lock(name):
             self.get(name)
-            if loop.is_mounted(folder / "mnt"):
+            if is_mounted(folder / "mnt"):
                 return image.usage_of_mount(folder / "mnt")
             return image.usage_of_image(folder / "image")
 
@@ -153,7 +119,7 @@ class LoopDriver(VolumeDriver):
         self._uses.clear()
         for volume in self.volumes():
             if not mounts.get(volume.name):
-                loop.unmount(self._folder(volume.name) / "mnt")
+                unmount(self._records.folder(volume.name) / "mnt")
         for name, ids in mounts.items():
             try:
                 for mount_id in ids:
@@ -171,7 +137,7 @@ class LoopDriver(VolumeDriver):
         except ValueError as error:
             raise InvalidArgument(f'invalid value for option "size": {error}') from None
 
-    def _make(self, folder: Path, options: Strings, size: int) -> None:
+    def _make(self, name: str, options: Strings, size: int) -> None:
         draft = self._staging / secrets.token_hex(12)
         draft.mkdir(mode=0o700)
         try:
@@ -181,23 +147,16 @@ class LoopDriver(VolumeDriver):
             template.parent.chmod(0o755)
             image.make(draft / "image", size, draft / "mnt")
             template.rmdir()
-            created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            with open(draft / "opts.json", "w") as file:
-                json.dump({"created": created, "options": dict(options)}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            _sync_folder(draft)
-            draft.rename(folder)
-        except BaseException as error:
+            made = self._records.publish(draft, name, options)
+        except BaseException:
             self._delete(draft)
-            # Made meanwhile by a call that was given up: then it is there, as it should be.
-            if not (isinstance(error, OSError) and error.errno in (errno.EEXIST, errno.ENOTEMPTY)):
-                raise
-        _sync_folder(self._root)
+            raise
+        if not made:
+            self._delete(draft)
 
     def _delete(self, folder: Path) -> None:
         """What is in staging or trash. Never enters a mount: the file system's own data go with its file."""
-        loop.unmount(folder / "mnt")
+        unmount(folder / "mnt")
         for path in (folder / "image", folder / "opts.json"):
             path.unlink(missing_ok=True)
         for path in (folder / "mnt" / image.FOLDER, folder / "mnt", folder):
@@ -209,20 +168,17 @@ class LoopDriver(VolumeDriver):
     def _lock(self, name: str) -> threading.Lock:
         return self._locks.setdefault(name, threading.Lock())
 
-    def _folder(self, name: str) -> Path:
-        """Errors: InvalidArgument: a name that would lead elsewhere. The core checks names by Docker's rule before."""
-        if not name or name.startswith(".") or "/" in name or "\0" in name:
-            raise InvalidArgument(f"{name!r} cannot be the name of a volume")
-        return self._root / name
 
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _volume(record: Record) -> Volume:
+    """Errors: DataLoss."""
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _shown(options: Strings) -> str:
-    return ", ".join(f"{key}={value}" for key, value in sorted(options.items())) or "none"
+        size = (record.folder / "image").stat().st_size
+    except FileNotFoundError:
+        raise DataLoss(f"volume {record.name}: the file system {record.folder / 'image'} is missing") from None
+    return Volume(
+        name=record.name,
+        mountpoint=record.folder / "mnt" / image.FOLDER,
+        created=record.created,
+        options=record.options,
+        status={"size": size},
+    )
