@@ -16,6 +16,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from wharfie.engine.files.mounting import copy_of_foreign, move_mount
 from wharfie.shim.root import mount_root
 from wharfie.shim.system import MNT_DETACH, MS_BIND, MS_REC, mount, umount2
 from wharfie.spi.errors import InvalidArgument, from_os_error
@@ -38,6 +39,10 @@ class Staging:
     async def image(self, mounts: Sequence[Mount]) -> Path:
         """A place where a layer is mounted. Errors: the kernel's."""
         return await asyncio.to_thread(self._image, mounts)
+
+    async def foreign(self, pid: int, path: str) -> Path:
+        """A place where a mount is that the process `pid` sees at `path`. Errors: the kernel's."""
+        return await asyncio.to_thread(self._foreign, pid, path)
 
     async def clear(self) -> None:
         """Take all places away. May be repeated. Errors: OSError."""
@@ -67,6 +72,20 @@ class Staging:
         place = self._place(is_folder=True)
         try:
             mount_root([(entry.type, entry.source, entry.options) for entry in mounts], str(place))
+        except OSError as error:
+            raise from_os_error(error) from error
+        return place
+
+    def _foreign(self, pid: int, path: str) -> Path:
+        place = self._place(is_folder=True)
+        try:
+            tree = copy_of_foreign(pid, path)
+            target = os.open(place, os.O_PATH | os.O_CLOEXEC)
+            try:
+                move_mount(tree, target)
+            finally:
+                os.close(tree)
+                os.close(target)
         except OSError as error:
             raise from_os_error(error) from error
         return place

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wharfie.engine.containers import links
+from wharfie.engine.containers import links, propagation
 from wharfie.engine.containers.catalog import Catalog, Live
 from wharfie.engine.containers.files import Files
 from wharfie.engine.containers.modes import CONTAINER, remaps, shared_namespaces
@@ -50,6 +50,8 @@ from wharfie.spi.runtime import (
 from wharfie.spi.storage import StorageDriver
 
 _MISSING = ("executable file not found", "no such file or directory")
+NOT_IN_IMAGE = ("unable to find user", "unable to find group")
+"""What Docker looks up before it asks the runtime, and says without the runtime's name."""
 _NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error")
 
 
@@ -90,7 +92,8 @@ class Starter:
         sources = await self._mount_volumes(container, staging, undo)
         bundle = self.settings.exec_root / "bundles" / container.id
         undo.add("bundle", lambda: asyncio.to_thread(shutil.rmtree, bundle, True))
-        groups = await self._write_bundle(container, bundle, sources)
+        shm = await self._shm(container, staging)
+        groups = await self._write_bundle(container, bundle, sources, shm)
         storage = await self.drivers.get(StorageDriver, container.storage_driver)
         rootfs = await storage.call(StorageDriver.mounts, container.id)
         io = await self._io(container)
@@ -167,6 +170,7 @@ class Starter:
                 sources.append((mount, str(await self._stage_image(mount, container, staging))))
             elif mount.type == "bind":
                 _check_source(mount)
+                await asyncio.to_thread(propagation.check, mount.source, mount.propagation)
                 sources.append((mount, mount.source))
             else:
                 sources.append((mount, ""))
@@ -177,7 +181,9 @@ class Starter:
         folder = await staging.image(await storage.call(StorageDriver.mounts, mount.layer))
         return await staging.part(folder, mount.subpath) if mount.subpath else folder
 
-    async def _write_bundle(self, container: Container, bundle: Path, sources: list[tuple[MountPoint, str]]) -> list[int]:
+    async def _write_bundle(
+        self, container: Container, bundle: Path, sources: list[tuple[MountPoint, str]], shm: str
+    ) -> list[int]:
         """The supplementary groups that its devices want."""
         hc = container.host_config
         users = self.settings.users if remaps(hc, self.settings) else None
@@ -186,7 +192,7 @@ class Starter:
             users=users,
             namespaces=shared_namespaces(container, self.catalog.get),
             folder=self.catalog.folder(container),
-            shm=self._shm(container),
+            shm=shm,
         )
         document = assemble.config(container, self.settings, self.host, found)
         groups = await self._inject_devices(document, container)
@@ -201,13 +207,13 @@ class Starter:
         registry = await asyncio.to_thread(cdi.read, self.settings.cdi_spec_dirs)
         return cdi.apply(document, registry.edits(cdi.names(requests, registry)))
 
-    def _shm(self, container: Container) -> str:
+    async def _shm(self, container: Container, staging: Staging) -> str:
         mode = container.host_config.ipc_mode
         if mode == "host":
             return "/dev/shm"  # the host's own, which --ipc=host asks for
         if mode.startswith(CONTAINER):
             other = self.catalog.get(mode.removeprefix(CONTAINER))
-            return f"/proc/{other.state.pid}/root/dev/shm"
+            return str(await staging.foreign(other.state.pid, "/dev/shm")) if other.state.running else ""
         return ""
 
     async def _io(self, container: Container) -> Io:
@@ -280,6 +286,8 @@ def _not_executed(container: Container, error: InvalidArgument) -> WharfieError:
         "failed to create task for container: failed to create shim task: OCI runtime create failed: "
         f"{container.runtime} create failed: unable to start container process: {error.message}: unknown"
     )
+    if error.message.startswith(NOT_IN_IMAGE):
+        return WharfieError(error.message, details=error.details)
     kind = InvalidArgument if _exit_code(error) != 128 else WharfieError
     return kind(text, details=error.details)
 

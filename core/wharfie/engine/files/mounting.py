@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from typing import Final
+
+from wharfie.shim.system import CLONE_NEWNS, setns, unshare
 
 AT_EMPTY_PATH: Final = 0x1000
 AT_RECURSIVE: Final = 0x8000
+AT_SYMLINK_NOFOLLOW: Final = 0x100
+CLONE_FS: Final = 0x200
 MOVE_MOUNT_F_EMPTY_PATH: Final = 0x04
 MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
 OPEN_TREE_CLONE: Final = 1
@@ -31,6 +36,34 @@ def open_tree(folder: int, path: str, flags: int) -> int:
     if fd < 0:
         raise _failed("open_tree", path)
     return fd
+
+
+def copy_of_foreign(pid: int, path: str) -> int:
+    """A copy of a mount in another process's mount namespace, which a bind from here cannot reach. Errors: OSError.
+
+    A thread of its own goes there and ends there: a namespace belongs to a thread, and the threads of a pool come back.
+    """
+    found: list[int] = []
+    failed: list[OSError] = []
+
+    def fetch() -> None:
+        try:
+            unshare(CLONE_FS)  # a thread that shares its working directory may not change its mount namespace
+            setns(namespace, CLONE_NEWNS)
+            found.append(open_tree(-1, path, AT_SYMLINK_NOFOLLOW))
+        except OSError as error:
+            failed.append(error)
+
+    namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        thread = threading.Thread(target=fetch, name="foreign-mount")
+        thread.start()
+        thread.join()
+    finally:
+        os.close(namespace)
+    if failed:
+        raise failed[0]
+    return found[0]
 
 
 def move_mount(tree: int, target: int) -> None:
