@@ -10,7 +10,7 @@ from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.modes import CONTAINER
 from wharfie.engine.model.container import Container, ContainerCreate, NetworkRecord
 from wharfie.engine.model.network import EndpointIPAMConfig, EndpointSettings
-from wharfie.engine.networks import interfaces, sysctls
+from wharfie.engine.networks import interfaces, link_local, sysctls
 from wharfie.engine.networks.networks import Networks
 from wharfie.spi.errors import Forbidden, InvalidArgument, NotFound
 
@@ -25,7 +25,7 @@ def choose_networks(request: ContainerCreate, networks: Networks, catalog: Catal
     """
     host, mode = request.host_config, request.host_config.network_mode
     if mode.startswith(CONTAINER):
-        host.network_mode = CONTAINER + catalog.get(mode.removeprefix(CONTAINER)).id
+        host.network_mode = CONTAINER + _id_of(mode.removeprefix(CONTAINER), catalog)
         return {}
     if request.network_disabled:
         mode = host.network_mode = "none"
@@ -43,6 +43,14 @@ def choose_networks(request: ContainerCreate, networks: Networks, catalog: Catal
             _check_settings(record, settings)
             settings.network_id = record.id
     return chosen
+
+
+def _id_of(ref: str, catalog: Catalog) -> str:
+    """That there is no such container shows at the start, as with Docker (a 404 here would make clients pull)."""
+    try:
+        return catalog.get(ref).id
+    except NotFound:
+        return ref
 
 
 def _find(networks: Networks, name: str) -> NetworkRecord | None:
@@ -65,7 +73,9 @@ def _take(asked: dict[str, EndpointSettings], record: NetworkRecord | None, mode
 def _check_settings(record: NetworkRecord, settings: EndpointSettings) -> None:
     """Errors: InvalidArgument, Forbidden (the network is only a configuration)."""
     if record.config_only:
-        raise Forbidden(f"{record.name} is a configuration network: make one from it with --config-from {record.name}")
+        raise Forbidden(
+            f"cannot create endpoint on configuration-only network: make a network with --config-from {record.name}"
+        )
     problems = list(_problems(record, settings))
     if problems:
         raise InvalidArgument(
@@ -73,6 +83,7 @@ def _check_settings(record: NetworkRecord, settings: EndpointSettings) -> None:
         )
     sysctls.parse(settings.driver_opts or {})
     interfaces.check(settings.driver_opts or {})
+    link_local.parse((settings.ipam_config.link_local_ips if settings.ipam_config else None) or ())
 
 
 def _problems(record: NetworkRecord, settings: EndpointSettings) -> Iterator[str]:

@@ -26,7 +26,7 @@ def _refused(request: ContainerCreate) -> Iterator[tuple[str, str]]:
     if host.userns_mode not in ("", "host"):
         yield "UsernsMode", f"invalid USER mode: {host.userns_mode}"
     if host.isolation not in ("", "default"):
-        yield "Isolation", f"invalid isolation '{host.isolation}' on linux"
+        yield "Isolation", f"invalid isolation: \"{host.isolation}\" - linux only supports 'default'"
     if host.cgroup:
         yield "Cgroup", "another container's control group cannot be joined; use CgroupParent for a common one"
     if host.kernel_memory_tcp:
@@ -34,6 +34,3 @@ def _refused(request: ContainerCreate) -> Iterator[tuple[str, str]]:
     for field, name in _WINDOWS:
         if getattr(host, name):
             yield field, "this limit exists on Windows only"
-    for name, settings in request.networking_config.endpoints_config.items():
-        if settings.ipam_config is not None and settings.ipam_config.link_local_ips:
-            yield "LinkLocalIPs", f"network {name}: further link-local addresses are not supported"

@@ -15,7 +15,7 @@ from wharfie.engine.events import Events
 from wharfie.engine.identity import new_id
 from wharfie.engine.model.container import Container, JoinedEndpoint, NetworkRecord, PoolRecord
 from wharfie.engine.model.network import EndpointSettings
-from wharfie.engine.networks import gateways, interfaces, sysctls
+from wharfie.engine.networks import gateways, interfaces, link_local, sysctls
 from wharfie.engine.networks.addressing import as_network
 from wharfie.engine.networks.names import Names
 from wharfie.engine.networks.networks import Networks
@@ -157,6 +157,9 @@ class Endpoints:
         joined = Joined(endpoint=endpoint, sandbox=sandbox, attachment=attachment)
         undo.add("endpoint", lambda: driver.call(NetworkDriver.leave, network, joined))
         await sysctls.apply(sysctls.parse(endpoint.options), sandbox.path, endpoint.interface)
+        ipam_config = container.networks[record.name].ipam_config
+        further = link_local.parse((ipam_config.link_local_ips if ipam_config else None) or ())
+        await link_local.add(further, sandbox.path, endpoint.interface)
         self._name(container, record, joined)
 
         async def forget() -> None:
