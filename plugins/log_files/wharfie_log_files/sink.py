@@ -67,9 +67,8 @@ class JsonFileSink(LogSink):
     def write(self, stream: Stream, data: memoryview, time_ns: int, partial: bool) -> None:
         self._set_time(time_ns)
         text = self._whole_characters(stream, data, partial) if partial or self._held else bytes(data)
-        text = _escaped(text.removesuffix(b"\n")).replace(b"\n", b"\\n")
-        # Docker ends every entry that is not partial, also the last line of a program that did not.
-        self._pending += (_BEGIN, text, b"" if partial else b"\\n", self._ends[stream])
+        # The last line of a program that did not end it stays without an end, as with Docker.
+        self._pending += (_BEGIN, _escaped(text).replace(b"\n", b"\\n"), self._ends[stream])
 
     def write_lines(self, stream: Stream, lines: bytes, time_ns: int) -> None:
         if self._held:
@@ -129,11 +128,12 @@ class LocalSink(LogSink):
             stamp = varint(time_ns)
             self._heads = {name: source + stamp + b"\x1a" for name, source in self._SOURCE.items()}
         line = bytes(data)
-        if not partial and line[-1:] == b"\n":
+        unended = line[-1:] != b"\n"  # also the last line of a program that did not end it, as with Docker
+        if not unended:
             line = line[:-1]
         size = len(line)
         record = self._heads[stream] + (size.to_bytes(1, "big") if size < 0x80 else varint(size)) + line
-        if partial:
+        if unended:
             record += b"\x20\x01"
         length = len(record).to_bytes(Records.LENGTH, "big")
         self._pending.append(length + record + length)
