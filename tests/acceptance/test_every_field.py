@@ -87,7 +87,7 @@ HOST: dict[str, Any] = {
     "RestartPolicy": Shown(value={"Name": "on-failure", "MaximumRetryCount": 2}, why="test_restarts"),
     "AutoRemove": Shown(value=True, why="test_run"),
     "VolumeDriver": Refused(value="nosuch", text="nosuch", more={"Volumes": {"/v": {}}}),
-    "VolumesFrom": Refused(value=["nosuch-container"], text="No such container: nosuch-container", status=404),
+    "VolumesFrom": Refused(value=["nosuch-container"], text="No such container: nosuch-container"),
     "ConsoleSize": Seen(value=[33, 44], line="stty size", output="33 44", more={"Tty": True}),
     "Annotations": Shown(value={"a": "b"}, why="handed to the runtime and to hook plugins"),
     "CapAdd": Seen(value=["SYS_TIME"], line="grep CapEff /proc/self/status | cut -f2", output="00000000aa0425fb"),
@@ -116,7 +116,7 @@ HOST: dict[str, Any] = {
     "ShmSize": Seen(value=1 << 20, line="df -k /dev/shm | tail -1 | awk '{print $2}'", output="1024"),
     "Sysctls": Seen(value={"net.ipv4.ip_forward": "0"}, line="cat /proc/sys/net/ipv4/ip_forward", output="0"),
     "Runtime": Refused(value="nosuch", text="unknown or invalid runtime name: nosuch"),
-    "Isolation": Refused(value="hyperv", text="invalid isolation 'hyperv' on linux"),
+    "Isolation": Refused(value="hyperv", text="invalid isolation: \"hyperv\" - linux only supports 'default'"),
     "CpuShares": Seen(value=512, line=f"{CAT}/cpu/cpu.shares", output="512"),
     "Memory": Seen(value=64 << 20, line=f"{CAT}/memory/memory.limit_in_bytes", output=str(64 << 20)),
     "NanoCpus": Seen(value=500_000_000, line=f"{CAT}/cpu/cpu.cfs_quota_us", output="50000"),
@@ -128,7 +128,14 @@ HOST: dict[str, Any] = {
         only=f"{CGROUP}/blkio/blkio.bfq.weight",
         warning="Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.",
     ),
-    "BlkioWeightDevice": Refused(value=[{"Path": "/dev/nosuch", "Weight": 300}], text="invalid block device /dev/nosuch"),
+    "BlkioWeightDevice": Discarded(
+        value=[{"Path": DISK, "Weight": 300}],
+        line=f"{CAT}/blkio/blkio.weight_device | cut -d' ' -f2",
+        output="300",
+        only=f"{CGROUP}/blkio/blkio.weight_device",
+        warning="Your kernel does not support Block I/O weight_device or the cgroup is not mounted. "
+        "Weight-device discarded.",
+    ),
     "BlkioDeviceReadBps": Seen(
         value=THROTTLE, line=f"{CAT}/blkio/blkio.throttle.read_bps_device | cut -d' ' -f2", output=str(1 << 20), **IO
     ),

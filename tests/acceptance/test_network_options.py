@@ -176,7 +176,7 @@ def test_networks_from_a_configuration(daemon, name):
         (("network", "create", "--config-from", config, "--subnet", "10.215.80.0/24", f"{name}-x"), "are not supported"),
         (("network", "create", "--config-only", "--internal", f"{name}-x"), "can only contain network specific fields"),
         (("network", "rm", config), f'configuration network "{config}" is in use'),
-        (("create", "--network", config, "busybox"), f"{config} is a configuration network"),
+        (("create", "--network", config, "busybox"), "cannot create endpoint on configuration-only network"),
     ):
         assert text in daemon.docker(*words, status=1, both=True)
     daemon.docker("network", "rm", network)

@@ -67,7 +67,8 @@ class EchoContainers:
         self.engine.filters = filters
         return [self.box]
 
-    check_attach = get
+    def check_attach(self, ref, keys):
+        return self.get(ref)
 
     async def create(self, request: Any, name: str, platform: str = "") -> Any:
         self.created.append(request)

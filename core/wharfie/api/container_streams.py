@@ -45,7 +45,7 @@ async def attach(
     detach_keys: DetachKeys = "",
 ) -> TakenOver:
     containers = call.engine.containers
-    framed = not containers.check_attach(ref).config.tty
+    framed = not containers.check_attach(ref, detach_keys).config.tty
     client, initial = await take_stream(call.request, call.common_headers, call.version, framed=framed)
     request = AttachRequest(
         stdin=stdin, stdout=stdout, stderr=stderr, framed=framed, initial=initial, detach_keys=detach_keys
@@ -71,7 +71,7 @@ async def attach_websocket(
     detach_keys: DetachKeys = "",
 ) -> TakenOver:
     containers = call.engine.containers
-    containers.check_attach(ref)
+    containers.check_attach(ref, detach_keys)
     client = await take_websocket(call.request, call.common_headers)
     request = AttachRequest(stdin=stdin, stdout=stdout, stderr=stderr, framed=False, detach_keys=detach_keys)
     try:

@@ -8,13 +8,10 @@ from starlette.responses import Response
 from wharfie.api.errors import PageNotFound
 from wharfie.api.hijack import upgrade_of
 from wharfie.api.responses import Empty, Json, message
+from wharfie.engine.swarm import NOT_A_MANAGER
 
 router = APIRouter()
 
-_NO_MANAGER = (
-    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
-    "and try again."
-)
 _NO_EXPERIMENT = (
     "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to enable it."
 )
@@ -37,7 +34,7 @@ _CHECKPOINTS = (
 
 
 async def _no_swarm() -> Response:
-    return message(_NO_MANAGER, 503)
+    return message(NOT_A_MANAGER, 503)
 
 
 async def _not_experimental() -> Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 from starlette.responses import Response
 
@@ -12,6 +14,8 @@ from wharfie.api.responses import Empty, Json
 from wharfie.api.streams import Stream
 from wharfie.api.views.volume import volume_view
 from wharfie.engine.model.base import Model
+from wharfie.engine.swarm import NOT_A_MANAGER
+from wharfie.spi.errors import Unavailable
 
 router = APIRouter()
 
@@ -23,6 +27,7 @@ class VolumeCreate(Model):
     driver: str = ""
     driver_opts: dict[str, str] | None = None
     labels: dict[str, str] | None = None
+    cluster_volume_spec: dict[str, Any] | None = None
 
 
 @router.get("/volumes")
@@ -39,6 +44,8 @@ async def inspect(call: Asked, name: str) -> Response:
 @router.post("/volumes/create")
 async def create(call: Asked) -> Response:
     asked = await call.body(VolumeCreate)
+    if asked.cluster_volume_spec is not None:
+        raise Unavailable(NOT_A_MANAGER)
     volume = await call.engine.volumes.create(asked.name, asked.driver, asked.driver_opts or {}, asked.labels)
     return Json(volume_view(volume), 201)
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wharfie.engine.containers.catalog import Catalog
-from wharfie.engine.containers.start import container_attributes
+from wharfie.engine.containers.start import NOT_IN_IMAGE, container_attributes
 from wharfie.engine.events import Events
 from wharfie.engine.identity import new_id
 from wharfie.engine.model.container import Container, ExecCreate, ExecRecord
@@ -24,6 +24,7 @@ from wharfie.engine.spec import assemble, capabilities
 from wharfie.engine.spec.environment import merge_environment
 from wharfie.plugins.drivers import Drivers
 from wharfie.plugins.supervisor import Supervised
+from wharfie.shim import detach_keys
 from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, WharfieError
 from wharfie.spi.runtime import AttachRequest, Exit, Io, RuntimeDriver
 
@@ -47,6 +48,7 @@ class Execs:
         container = self._running(ref, ref)
         if not request.cmd:
             raise InvalidArgument("No exec command specified")
+        detach_keys.check(request.detach_keys, "escape keys")
         self._forget_old()
         record = ExecRecord(id=new_id(), container_id=container.id, request=request)
         self._records[record.id] = record
@@ -102,6 +104,8 @@ class Execs:
             await self._start(container, record, client, request, size)
         except WharfieError as error:
             text = f"OCI runtime exec failed: exec failed: unable to start container process: {error.message}: unknown"
+            if error.message.startswith(NOT_IN_IMAGE):
+                text = error.message
             record.exit_code = 127 if "executable file not found" in error.message else 126
             self._ended[record.id] = time.monotonic()
             if client is None or not tell:
@@ -225,7 +229,8 @@ class Execs:
             self._ended.pop(record.id, None)
 
     def _emit(self, container: Container, record: ExecRecord, action: str) -> None:
-        command = " ".join(record.request.cmd or ())
+        program, *arguments = record.request.cmd or [""]
+        command = f"{program} {' '.join(arguments)}"  # a blank also behind a program without arguments, as with Docker
         attributes = container_attributes(container, execID=record.id)
         self._events.emit("container", f"{action}: {command}", container.id, attributes)
 

@@ -45,6 +45,20 @@ def parse_rfc3339(text: str) -> int:
     return int(whole.timestamp()) * 1_000_000_000 + int((match[7] or "").ljust(9, "0") or 0)
 
 
+def check_volume_name(name: str) -> None:
+    """Errors: InvalidArgument with Docker's texts."""
+    if NAME_PATTERN.fullmatch(name) is not None:
+        return
+    if len(name) == 1:
+        raise InvalidArgument(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )
+    raise InvalidArgument(
+        f'create {name}: "{name}" includes invalid characters for a local volume name, only "{NAME_CHARACTERS}" are '
+        "allowed. If you intended to pass a host directory, use absolute path"
+    )
+
+
 def check_name(name: str) -> str:
     """A container's name without its leading slash. Errors: InvalidArgument with Docker's text."""
     bare = name.removeprefix("/")

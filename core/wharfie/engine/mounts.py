@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from wharfie.engine.identity import NAME_CHARACTERS, NAME_PATTERN
+from wharfie.engine.identity import NAME_CHARACTERS, NAME_PATTERN, check_volume_name
 from wharfie.engine.model.container import Container, MountPoint
 from wharfie.engine.model.host import MountSpec
-from wharfie.spi.errors import InvalidArgument, Unsupported, WharfieError
+from wharfie.spi.errors import InvalidArgument, NotFound, Unsupported, WharfieError
 
 _PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 _MODES = frozenset({"ro", "rw", "nocopy", "z", "Z", "copy"})
@@ -36,7 +36,7 @@ def parse_bind(text: str, default_driver: str) -> MountPoint:
     propagation = [word for word in words if word in _PROPAGATIONS]
     unknown = [word for word in words if word not in _MODES | _PROPAGATIONS]
     if unknown or len(propagation) > 1 or {"ro", "rw"} <= set(words):
-        raise InvalidArgument(f"invalid volume specification: '{text}': invalid mode: {mode}")
+        raise InvalidArgument(f"invalid mode: {mode}")
     read_only = "ro" in words
     if source.startswith("/"):
         return MountPoint(
@@ -51,11 +51,7 @@ def parse_bind(text: str, default_driver: str) -> MountPoint:
     if propagation:
         raise InvalidArgument(f"invalid volume specification: '{text}': invalid mode: {mode}")
     destination = _destination(text, target, "volume")
-    if NAME_PATTERN.fullmatch(source) is None:
-        raise InvalidArgument(
-            f'"{source}" includes invalid characters for a local volume name, only "{NAME_CHARACTERS}" are allowed. '
-            "If you intended to pass a host directory, use absolute path"
-        )
+    check_volume_name(source)
     mount = _volume(source, destination, mode, default_driver)
     mount.rw = not read_only
     mount.copy_up = "nocopy" not in words
@@ -76,7 +72,10 @@ def _destination(text: str, target: str, kind: str) -> str:
         )
     cleaned = posixpath.normpath(target)
     if cleaned in ("/", "//"):
-        raise InvalidArgument(f"invalid volume specification: '{text}': invalid specification: destination can't be '/'")
+        raise InvalidArgument(
+            f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": invalid specification: "
+            "destination can't be '/'"
+        )
     return cleaned
 
 
@@ -189,13 +188,46 @@ def _tmpfs_options(spec: MountSpec) -> list[str]:
     return words
 
 
+_TMPFS_FLAGS = frozenset(
+    {"async", "atime", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "loud", "mand", "noatime", "nodev"}
+    | {
+        "nodiratime",
+        "noexec",
+        "noiversion",
+        "nomand",
+        "norelatime",
+        "nostrictatime",
+        "nosuid",
+        "rbind",
+        "relatime",
+        "remount",
+    }
+    | {"ro", "rw", "silent", "strictatime", "suid", "sync", "tmpcopyup", "unbindable", "runbindable", *_PROPAGATIONS}
+)
+_TMPFS_VALUES = frozenset({"gid", "huge", "mode", "mpol", "nr_blocks", "nr_inodes", "size", "uid"})
+
+
+def _check_tmpfs(options: str) -> None:
+    """`--tmpfs PATH:OPTIONS`. Errors: InvalidArgument with Docker's text."""
+    for word in filter(None, options.split(",")):
+        name, equals, value = word.partition("=")
+        if (name not in _TMPFS_VALUES) if equals else (name not in _TMPFS_FLAGS):
+            shown = f'"{name}" "{value}"' if equals else f'"{name}"'
+            raise InvalidArgument(f"invalid tmpfs option [{shown}]")
+
+
 def parse_volumes_from(text: str, find: Callable[[str], Container]) -> list[MountPoint]:
     """`--volumes-from CONTAINER[:ro|rw]`: the other container's volumes and binds."""
     name, _, mode = text.partition(":")
     if not name or mode not in ("", "ro", "rw", "z", "Z"):
-        raise InvalidArgument(f"invalid volumes-from specification: {text!r}")
+        raise InvalidArgument(f"invalid volumes-from specification: {text!r}: invalid mode: {mode}")
+    try:
+        other = find(name)
+    except NotFound as error:
+        # As 404 it would be taken for a missing image, and clients would pull.
+        raise InvalidArgument(error.message) from error
     mounts = []
-    for mount in find(name).mounts:
+    for mount in other.mounts:
         if mount.type in ("bind", "volume"):
             shared = mount.model_copy(update={"copy_up": False, "anonymous": False})
             if mode in ("ro", "rw"):
@@ -228,9 +260,10 @@ def plan_mounts(
     for destination in tmpfs:
         target = posixpath.normpath(destination)
         if not target.startswith("/") or target == "/":
-            raise InvalidArgument(f"invalid tmpfs mount: {destination!r}: the path must be absolute and not the root")
+            raise InvalidArgument(f"invalid mount path: '{destination}' mount path must be absolute, and not the root")
         if target in named:
             raise InvalidArgument(f"Duplicate mount point: {target}")
+        _check_tmpfs(tmpfs[destination])
     shadowed = {posixpath.normpath(destination) for destination in tmpfs}
     for destination in image_volumes:
         target = posixpath.normpath(destination)

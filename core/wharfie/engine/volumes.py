@@ -16,7 +16,7 @@ from pathlib import Path
 
 from wharfie.engine.events import Events
 from wharfie.engine.filters import Filters, boolean, check, labels_match
-from wharfie.engine.identity import NAME_CHARACTERS, NAME_PATTERN
+from wharfie.engine.identity import check_volume_name
 from wharfie.engine.model.container import Container, MountPoint, VolumeRecord
 from wharfie.engine.settings import EngineSettings
 from wharfie.plugins.drivers import Drivers
@@ -74,11 +74,7 @@ class Volumes:
         """
         anonymous = not name
         name = name or secrets.token_hex(32)
-        if NAME_PATTERN.fullmatch(name) is None:
-            raise InvalidArgument(
-                f'create {name}: "{name}" includes invalid characters for a local volume name, only '
-                f'"{NAME_CHARACTERS}" are allowed. If you intended to pass a host directory, use absolute path'
-            )
+        check_volume_name(name)
         async with self._lock(name):
             record = self._records.get(name)
             if record is not None:

@@ -30,6 +30,14 @@ def parse(text: str) -> bytes:
     return bytes(keys)
 
 
+def check(text: str, what: str) -> None:
+    """`what`: how Docker calls them here. Errors: InvalidArgument with Docker's text."""
+    try:
+        parse(text)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"invalid {what} ({text}) provided: {error.message}") from error
+
+
 class Detector:
     """Finds the keys in a client's input, however it is cut into reads.
 

@@ -151,7 +151,8 @@ def _mount(device: str, target: Path, type: str, flags: int, data: str, text: st
         return
     number = ctypes.get_errno()
     shown = _SECRET.sub(r"\1=********", text)
-    what = f"failed to mount local volume: mount {device}:{target}, type {type}, options {shown!r}: {os.strerror(number)}"
+    reason = os.strerror(number).lower()
+    what = f"failed to mount local volume: mount {device}:{target}, type {type}, options {shown!r}: {reason}"
     if number == errno.ENODEV:
         raise InvalidArgument(f"{what}; this kernel has no file system {type!r} (see /proc/filesystems)")
     if number == errno.EINVAL:

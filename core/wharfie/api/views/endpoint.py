@@ -36,8 +36,12 @@ def endpoint_view(endpoint: EndpointSettings, version: Version) -> dict[str, Any
 
 
 def networks_view(container: Container, version: Version) -> dict[str, Any]:
-    """By network name."""
-    return {name: endpoint_view(endpoint, version) for name, endpoint in container.networks.items()}
+    """By network name. Which network that is shows from the first attempt to start on, as with Docker."""
+    views = {name: endpoint_view(endpoint, version) for name, endpoint in container.networks.items()}
+    if container.state.status == "created" and not container.state.error:
+        for view in views.values():
+            view["NetworkID"] = ""
+    return views
 
 
 def network_settings_view(container: Container, version: Version) -> dict[str, Any]:

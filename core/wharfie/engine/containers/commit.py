@@ -91,10 +91,12 @@ class Commits:
                 yield
                 return
             await runtime.call(RuntimeDriver.pause, container.id)
+            self.events.emit("container", "pause", container.id, container_attributes(container))
             try:
                 yield
             finally:
                 await runtime.call(RuntimeDriver.resume, container.id)
+                self.events.emit("container", "unpause", container.id, container_attributes(container))
 
     async def _running(self, container: Container) -> Supervised[RuntimeDriver] | None:
         if container.state.status != "running":

@@ -51,7 +51,7 @@ class Connecting:
             container = self.catalog.get(container_ref)
         except NotFound:
             if force:
-                return
+                raise NotFound(f"endpoint {container_ref} not found") from None
             raise
         async with self.catalog.live(container).lock:
             await self._disconnect(container, record)

@@ -251,8 +251,8 @@ class Containers:
 
     # ---- output and waiting
 
-    def check_attach(self, ref: str) -> Container:
-        return self.output.check_attach(ref)
+    def check_attach(self, ref: str, keys: str) -> Container:
+        return self.output.check_attach(ref, keys)
 
     async def attach(self, ref: str, client: socket.socket, request: AttachRequest, *, logs: bool, stream: bool) -> None:
         await self.output.attach(ref, client, request, logs=logs, stream=stream)
@@ -318,7 +318,10 @@ class Containers:
         owner, _, alias = ref.strip("/").partition("/")
         if not alias:
             raise InvalidArgument(f"Conflict, cannot remove the default link name of the container: {ref}")
-        container = self.catalog.get(owner)
+        try:
+            container = self.catalog.get(owner)
+        except NotFound as error:
+            raise NotFound(f"No such container: {ref}") from error
         async with self.catalog.live(container).lock:
             container.host_config.links = links.without(container, alias)
             await self.catalog.save(container)

@@ -73,8 +73,10 @@ class Creator:
         config = _config(request, image)
         host = request.host_config
         check_refusals(request)
-        self._check(config, host)
+        check_modes(request, host)
         warnings += support.discard(host, self.host)
+        self._check(config, host)
+        limits.tidy(host)
         complete_modes(host, self.settings, self.host)
         container_id = new_id()
         config.hostname = config.hostname or _hostname(host, container_id)
@@ -128,7 +130,7 @@ class Creator:
             mount.source, mount.layer = image.id, image.top_layer
 
     def _check(self, config: Config, host: HostConfig) -> None:
-        if not [*(config.entrypoint or []), *(config.cmd or [])] or config.entrypoint == [""]:
+        if not [*(config.entrypoint or []), *(config.cmd or [])]:
             raise InvalidArgument("no command specified")
         _check_config(config)
         health.check(config.healthcheck)
@@ -141,7 +143,6 @@ class Creator:
         devices.check_rules(host.device_cgroup_rules or ())
         check_name_service(config, host)
         check_bindings(host.port_bindings or {})
-        check_modes(host, self.catalog.get)
         check_users(host, self.settings)
         check_restart(host)
 
@@ -225,7 +226,12 @@ class Creator:
 
 def _config(request: ContainerCreate, image: Image | None) -> Config:
     config = Config.model_validate(request.model_dump(include=set(Config.model_fields)))
-    return complete(config, image.config) if image is not None else config
+    if image is not None:
+        complete(config, image.config)
+    if config.entrypoint == [""]:  # `--entrypoint ""`: neither the image's, nor its command
+        config.entrypoint = None
+    config.volumes = config.volumes or None
+    return config
 
 
 def _hostname(host: HostConfig, id: str) -> str:

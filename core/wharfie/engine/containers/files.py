@@ -48,7 +48,7 @@ class Files:
             _borrow(folder, self.catalog.folder(self.catalog.get(mode.removeprefix(CONTAINER))))
             return None
         if mode == "host":
-            _borrow(folder, Path("/etc"))
+            self._write_of_host(container, folder)
             return None
         return self._write_own(container, folder, list(endpoints), resolver=resolver and mode != "none")
 
@@ -93,6 +93,21 @@ class Files:
             container.id, [record.id for record in named], servers, search, forward, links.names(container)
         )
 
+    def _write_of_host(self, container: Container, folder: Path) -> None:
+        """The host's own files, with what was asked for this container in its place."""
+        _borrow(folder, Path("/etc"))
+        hc = container.host_config
+        with (folder / "hosts").open("a") as hosts:
+            hosts.writelines(f"{address}\t{name}\n" for address, name in extra_hosts(hc, self._host_gateway()))
+        if hc.dns or hc.dns_search or hc.dns_options:
+            host = read_resolv_conf()
+            conf = ResolvConf(
+                servers=tuple(hc.dns or host.servers),
+                search=tuple(hc.dns_search or host.search),
+                options=tuple(hc.dns_options or host.options),
+            )
+            (folder / "resolv.conf").write_text(resolv_conf_text(conf))
+
     def _host_gateway(self) -> str:
         if self.settings.host_gateway_ips:
             return self.settings.host_gateway_ips[0]
@@ -118,7 +133,6 @@ def _has_names(record: NetworkRecord) -> bool:
 
 def _own_names(container: Container) -> str:
     config = container.config
-    if config.domainname:
-        return f"{config.hostname}.{config.domainname} {config.hostname}"
-    short, dot, _ = config.hostname.partition(".")
-    return f"{config.hostname} {short}" if dot else config.hostname
+    whole = f"{config.hostname}.{config.domainname}" if config.domainname else config.hostname
+    short, dot, _ = whole.partition(".")
+    return f"{whole} {short}" if dot else whole

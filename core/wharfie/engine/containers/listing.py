@@ -88,9 +88,8 @@ def _test(catalog: Catalog, networks: Networks, images: Images, name: str, value
     _check_port(name, value)
     if name == "expose":
         return lambda c: any(_port_matches(value, port) for port in c.exposed)
-    return lambda c: (
-        any(_port_matches(value, f"{port.host_port}/{port.protocol}") for entry in c.joined for port in entry.joined.ports)
-        or any(_port_matches(value, port) for port in c.host_config.port_bindings or {})
+    return lambda c: any(
+        _port_matches(value, f"{port.host_port}/{port.protocol}") for entry in c.joined for port in entry.joined.ports
     )
 
 

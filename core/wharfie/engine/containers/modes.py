@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from wharfie.engine.model.config import Config
 from wharfie.engine.model.container import Container
 from wharfie.engine.model.host import HostConfig
 from wharfie.engine.settings import EngineSettings
@@ -14,26 +15,36 @@ from wharfie.spi.errors import Conflict, InvalidArgument
 CONTAINER = "container:"
 
 
-def check_modes(host: HostConfig, find: Callable[[str], Container]) -> None:
-    """Errors: InvalidArgument, NotFound (no such container)."""
+def check_modes(config: Config, host: HostConfig) -> None:
+    """Whether another container that is named exists is a question of the start. Errors: InvalidArgument, with Docker's
+    texts."""
     for field, mode, plain in (
-        ("PidMode", host.pid_mode, ("", "host", "private")),
-        ("IpcMode", host.ipc_mode, ("", "none", "private", "shareable", "host")),
-        ("UTSMode", host.uts_mode, ("", "host")),
-        ("CgroupnsMode", host.cgroupns_mode, ("", "private", "host")),
+        ("PID", host.pid_mode, ("", "host", "private")),
+        ("IPC", host.ipc_mode, ("", "none", "private", "shareable", "host")),
+        ("UTS", host.uts_mode, ("", "host")),
+        ("cgroup namespace", host.cgroupns_mode, ("", "private", "host")),
     ):
-        shared = field in ("PidMode", "IpcMode") and mode.startswith(CONTAINER)
+        shared = field in ("PID", "IPC") and mode.startswith(CONTAINER)
         if mode not in plain and not shared:
-            raise InvalidArgument(f"invalid {field}: {mode}")
-        if shared:
-            find(mode.removeprefix(CONTAINER))
-    network = host.network_mode
-    if network.startswith(CONTAINER):
-        find(network.removeprefix(CONTAINER))
-        if host.port_bindings or host.publish_all_ports:
-            raise InvalidArgument("conflicting options: port publishing and the container type network mode")
-        if host.dns or host.extra_hosts:
-            raise InvalidArgument("conflicting options: dns and the container type network mode")
+            raise InvalidArgument(f"invalid {field} mode: {mode}")
+    if host.uts_mode == "host" and config.hostname:
+        raise InvalidArgument("conflicting options: hostname and the UTS mode")
+    if host.network_mode.startswith(CONTAINER):
+        _check_joined_network(config, host)
+
+
+def _check_joined_network(config: Config, host: HostConfig) -> None:
+    """What belongs to the other container already."""
+    for asked, text in (
+        (config.hostname, "hostname and the network mode"),
+        (host.links, "container type network can't be used with links. This would result in undefined behavior"),
+        (host.dns, "dns and the network mode"),
+        (host.extra_hosts, "custom host-to-IP mapping and the network mode"),
+        (host.port_bindings or host.publish_all_ports, "port publishing and the container type network mode"),
+        (config.exposed_ports, "port exposing and the container type network mode"),
+    ):
+        if asked:
+            raise InvalidArgument(f"conflicting options: {text}")
 
 
 def check_users(host: HostConfig, settings: EngineSettings) -> None:

@@ -13,6 +13,7 @@ from wharfie.engine.containers.start import container_attributes
 from wharfie.engine.events import Events
 from wharfie.engine.model.container import Container
 from wharfie.plugins.drivers import Drivers
+from wharfie.shim import detach_keys
 from wharfie.spi.errors import Conflict, InvalidArgument
 from wharfie.spi.log import LogDriver, LogEntry, LogQuery, LogReader, LogRun, RunReader
 from wharfie.spi.runtime import AttachRequest, RuntimeDriver
@@ -28,8 +29,11 @@ class Output:
     drivers: Drivers
     events: Events
 
-    def check_attach(self, ref: str) -> Container:
-        """What must be an error before the connection is taken over. Errors: NotFound, Conflict."""
+    def check_attach(self, ref: str, keys: str) -> Container:
+        """What must be an error before the connection is taken over. `keys`: by which the client wants to leave.
+
+        Errors: NotFound, Conflict, InvalidArgument."""
+        detach_keys.check(keys, "detach keys")
         container = self.catalog.get(ref)
         if container.state.status == "paused":
             raise Conflict(f"container {container.name} is paused, unpause the container before attach")

@@ -30,7 +30,8 @@ async def top(arguments: str, pids: Collection[int]) -> Top:
         raise WharfieError("docker top needs the program ps: apt-get install procps") from error
     output, complaint = await process.communicate()
     if process.returncode:
-        raise InvalidArgument(f"error running ps: {complaint.decode(errors='replace').strip()}")
+        reason = complaint.decode(errors="replace").partition("\n")[0]  # the rest is its usage
+        raise InvalidArgument(f"ps: {reason}")
     return _parse(output.decode(errors="replace"), pids)
 
 

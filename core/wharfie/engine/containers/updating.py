@@ -30,25 +30,31 @@ def updated(container: Container, request: UpdateRequest) -> HostConfig:
     if policy is not None and not policy.name:
         changed.pop("restart_policy")
     elif policy is not None and container.host_config.auto_remove and policy.name != "no":
-        raise Conflict(f"Restart policy cannot be updated because AutoRemove is enabled for the container {container.id}")
+        raise _cannot(container, "Restart policy cannot be updated because AutoRemove is enabled for the container")
+    if "pids_limit" in changed:
+        changed["pids_limit"] = max(changed["pids_limit"], 0)
     host = container.host_config
-    _check_against(host, changed)
+    _check_against(container, changed)
     draft = host.model_copy(update=changed, deep=True)
     limits.check(draft)
     check_restart(draft)
     return draft
 
 
-def _check_against(host: HostConfig, changed: dict[str, Any]) -> None:
+def _cannot(container: Container, reason: str) -> Conflict:
+    return Conflict(f"Cannot update container {container.id}: {reason}")
+
+
+def _check_against(container: Container, changed: dict[str, Any]) -> None:
     """What two settings together forbid, one of which was there before."""
+    host = container.host_config
     memory, swap = changed.get("memory", 0), changed.get("memory_swap", 0)
     if memory and not swap and 0 < host.memory_swap < memory:
-        raise InvalidArgument(
-            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
-        )
+        text = "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
+        raise _cannot(container, text)
     if "nano_cpus" in changed and (host.cpu_period or host.cpu_quota):
         which = "CPU Period" if host.cpu_period else "CPU Quota"
-        raise Conflict(f"Conflicting options: Nano CPUs cannot be updated as {which} has already been set")
+        raise _cannot(container, f"Conflicting options: Nano CPUs cannot be updated as {which} has already been set")
     for field, name in (("cpu_period", "CPU Period"), ("cpu_quota", "CPU Quota")):
         if field in changed and host.nano_cpus:
-            raise Conflict(f"Conflicting options: {name} cannot be updated as NanoCPUs has already been set")
+            raise _cannot(container, f"Conflicting options: {name} cannot be updated as NanoCPUs has already been set")

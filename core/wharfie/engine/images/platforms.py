@@ -30,6 +30,9 @@ _ALIASES: Mapping[tuple[str, str], tuple[str, str]] = {
     ("arm", "6"): ("arm", "v6"),
     ("arm", "5"): ("arm", "v5"),
 }
+_ARCHITECTURES = frozenset({"386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x"}) | {
+    name for name, _ in _ALIASES
+}
 _PART = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -103,5 +106,7 @@ def parse(text: str) -> Platform:
         here = local()
         if parts[0].lower() == here.os:
             return here
+        if parts[0].lower() not in _ARCHITECTURES:
+            raise InvalidArgument(f'"{text}": unknown operating system or architecture: invalid argument')
         return Platform.of({"os": here.os, "architecture": parts[0]})
     return Platform.of(dict(zip(("os", "architecture", "variant"), parts, strict=False)))

@@ -43,7 +43,7 @@ def complete(request: NetworkCreate, template: NetworkRecord) -> NetworkCreate:
         raise Forbidden(f'"{template.name}" is not a configuration network')
     own_pools = request.ipam is not None and bool(request.ipam.config or request.ipam.options)
     if own_pools or request.options or request.enable_ipv6:
-        raise Forbidden("user supplied configurations are not supported if the network depends on a configuration network")
+        raise Forbidden("user specified configurations are not supported if the network depends on a configuration network")
     return request.model_copy(
         update={
             "ipam": template.asked,

@@ -85,6 +85,7 @@ def hosts_text(extra: Sequence[tuple[str, str]], own: Sequence[tuple[str, str]])
     return _HOSTS_HEAD + "".join(f"{address}\t{names}\n" for address, names in (*extra, *own))
 
 
+_ONE_WORD = re.compile(r"[!-~]{1,253}")  # Docker takes any; only what a line of the files could not hold is refused
 _HOST_LABELS = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
 
 
@@ -94,7 +95,7 @@ def check_name_service(config: Config, host: HostConfig) -> None:
     Errors: InvalidArgument.
     """
     for what, text in (("hostname", config.hostname), ("domainname", config.domainname)):
-        if text and (_HOST_LABELS.fullmatch(text) is None or len(text) > 253):
+        if text and _ONE_WORD.fullmatch(text) is None:
             raise InvalidArgument(f"invalid {what} format: {text!r}")
     for server in host.dns or ():
         if not _is_address(server):

@@ -16,10 +16,11 @@ from wharfie.engine.model.network import IPAM, EndpointSettings, IPAMPool, Netwo
 from wharfie.engine.networks import configurations, interfaces
 from wharfie.engine.networks.addressing import as_network, host_subnets, lease_of, lease_pools
 from wharfie.engine.settings import EngineSettings
+from wharfie.engine.swarm import NOT_A_MANAGER
 from wharfie.engine.undo import Undo
 from wharfie.plugins.drivers import Drivers
 from wharfie.plugins.supervisor import Supervised
-from wharfie.spi.errors import Conflict, Forbidden, InvalidArgument, NotFound, WharfieError
+from wharfie.spi.errors import Conflict, Forbidden, InvalidArgument, NotFound, Unavailable, WharfieError
 from wharfie.spi.ipam import Address, IpamDriver, Subnet
 from wharfie.spi.network import NetworkCapability, NetworkDriver
 from wharfie.store.metadata import Metadata
@@ -120,8 +121,13 @@ class Networks:
             raise Forbidden(f"operation is not permitted on predefined {request.name} network ")
         if NAME_PATTERN.fullmatch(request.name) is None and len(request.name) > 1:
             raise InvalidArgument(f"invalid network name: {request.name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
-        if request.ingress or request.scope == "swarm":
-            raise Forbidden("ingress and swarm networks are not supported by this daemon")
+        if request.scope == "swarm":
+            raise Forbidden("cannot create a swarm scoped network when swarm is not active")
+        if request.ingress:
+            raise Forbidden("Ingress network can only be global scope network")
+        overlay = request.driver == "overlay" and "overlay" not in self._drivers.known(NetworkDriver)
+        if overlay or request.scope not in ("", "local"):
+            raise Unavailable(NOT_A_MANAGER)
         async with self._lock:
             if any(record.name == request.name for record in self._records.values()):
                 raise Conflict(f"network with name {request.name} already exists")
@@ -240,7 +246,7 @@ class Networks:
             if self.busy.get(record.id):
                 raise Forbidden(f"error while removing network: network {record.name} id {record.id} has active endpoints")
             if record.config_only and any(other.config_from == record.name for other in self._records.values()):
-                raise Forbidden(f'configuration network "{record.name}" is in use')
+                raise Forbidden(f'error while removing network: configuration network "{record.name}" is in use')
             await self._unmake(record)
         self._events.emit("network", "destroy", record.id, {"name": record.name, "type": record.driver})
 

@@ -84,7 +84,7 @@ def held_by_daemon() -> tuple[str, ...]:
 
 def effective(add: Sequence[str], drop: Sequence[str], *, privileged: bool) -> tuple[str, ...]:
     """The container's set. Errors: InvalidArgument (unknown name)."""
-    added, dropped = _normalise(add), _normalise(drop)
+    added, dropped = _normalise("CapAdd", add), _normalise("CapDrop", drop)
     if privileged:
         return held_by_daemon()
     kept = () if "ALL" in dropped else tuple(name for name in DEFAULT if name not in dropped)
@@ -93,13 +93,13 @@ def effective(add: Sequence[str], drop: Sequence[str], *, privileged: bool) -> t
     return kept + tuple(name for name in added if name != "ALL" and name not in kept)
 
 
-def _normalise(names: Sequence[str]) -> list[str]:
+def _normalise(field: str, names: Sequence[str]) -> list[str]:
     result = []
     for name in names:
         upper = name.upper()
         if upper != "ALL" and not upper.startswith("CAP_"):
             upper = f"CAP_{upper}"
         if upper != "ALL" and upper not in ALL:
-            raise InvalidArgument(f'invalid capability: unknown capability: "{name}"')
+            raise InvalidArgument(f'invalid {field}: unknown capability: "{upper}"')
         result.append(upper)
     return result

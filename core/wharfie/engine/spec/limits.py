@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from wharfie.engine.model.host import HostConfig, Ulimit
@@ -16,6 +17,7 @@ from wharfie.spi.errors import InvalidArgument
 
 MINIMUM_MEMORY = 6 * 1024 * 1024
 CPU_PERIOD = 100_000  # microseconds
+_MOST_CPUS = 1 << 16  # more than any kernel counts; a list cannot fill the memory
 
 # setrlimit(2): names as `--ulimit` takes them.
 ULIMITS = frozenset(
@@ -34,7 +36,6 @@ def check(host: HostConfig) -> None:
         raise InvalidArgument("Range of blkio weight is from 10 to 1000")
     if not -1000 <= host.oom_score_adj <= 1000:
         raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
-    _block_io(host)
     for ulimit in host.ulimits or ():
         if ulimit.name not in ULIMITS:
             raise InvalidArgument(f"invalid ulimit type: {ulimit.name}")
@@ -42,6 +43,14 @@ def check(host: HostConfig) -> None:
             raise InvalidArgument(
                 f"ulimit soft limit must be less than or equal to hard limit: {ulimit.soft} > {ulimit.hard}"
             )
+
+
+def tidy(host: HostConfig) -> None:
+    """No limit, as inspect shows it: Docker's clients send -1 or 0."""
+    if host.pids_limit is not None and host.pids_limit <= 0:
+        host.pids_limit = None
+    if host.memory_swappiness == -1:
+        host.memory_swappiness = None
 
 
 def _check_memory(host: HostConfig) -> None:
@@ -75,14 +84,32 @@ def _check_cpu(host: HostConfig) -> None:
         raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < host.cpu_quota < 1000:
         raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
-    for what, text in (("cpus", host.cpuset_cpus), ("mems", host.cpuset_mems)):
-        if text and not all(_is_range(part) for part in text.split(",")):
-            raise InvalidArgument(f"Invalid value {text} for cpuset {what}")
+    _check_set("cpus", "CPUs", host.cpuset_cpus, Path("/sys/devices/system/cpu/online"))
+    _check_set("mems", "memory nodes", host.cpuset_mems, Path("/sys/devices/system/node/online"))
 
 
-def _is_range(text: str) -> bool:
-    first, dash, last = text.partition("-")
-    return first.isdecimal() and (not dash or (last.isdecimal() and int(first) <= int(last)))
+def _check_set(key: str, things: str, asked: str, online: Path) -> None:
+    if not asked:
+        return
+    try:
+        wanted = _members(asked)
+    except ValueError as error:
+        raise InvalidArgument(f"Invalid value {asked} for cpuset {key}: invalid format: {asked}") from error
+    available = online.read_text().strip() if online.exists() else "0"
+    if not wanted <= _members(available):
+        raise InvalidArgument(f"Requested {things} are not available - requested {asked}, available: {available}")
+
+
+def _members(text: str) -> set[int]:
+    """Of the kernel's lists: "0-3,7". Errors: ValueError."""
+    members: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        low, high = int(first), int(last or first)
+        if not 0 <= low <= high < _MOST_CPUS:
+            raise ValueError(f"no range of numbers: {part!r}")
+        members.update(range(low, high + 1))
+    return members
 
 
 def resources(host: HostConfig) -> dict[str, Any]:
@@ -139,7 +166,7 @@ def _numbers(path: str) -> dict[str, int]:
     try:
         number = os.stat(path).st_rdev
     except OSError as error:
-        raise InvalidArgument(f"invalid block device {path}: {error.strerror}") from error
+        raise InvalidArgument(f"stat {path}: {str(error.strerror).lower()}") from error
     return {"major": os.major(number), "minor": os.minor(number)}
 
 
