@@ -145,3 +145,12 @@ def test_without_ip6tables_ipv6_is_left_alone(world, outside):
     assert outside.ask("10.213.1.1", 8080) == "web 10.213.1.2"
     assert outside.ask("fd12:212:1::2", 80) == "web fd12:213:1::2", "nobody keeps it apart"
     assert all(not found for name, found in world.elements().items() if name.endswith("6"))
+
+
+def test_rules_of_a_daemon_that_had_iptables_go_without(world, net, web, outside):
+    world.sh("nft 'table ip theirs { chain c { type filter hook forward priority 0; policy drop; }; }'")
+    soon(lambda: "wharfie:0b5e55ed" in world.sh("nft list table ip theirs"), "our rules beside theirs")
+    bare = world.driver(iptables=False, ip6tables=False)
+    relayed = tuple(dataclasses.replace(port, relayed=True) for port in web.ports)
+    assert bare.reconcile([net], [dataclasses.replace(web, ports=relayed)]) == []
+    assert "wharfie" not in world.sh("nft list ruleset")

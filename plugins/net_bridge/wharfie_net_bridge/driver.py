@@ -16,7 +16,7 @@ from wharfie_net_bridge import nft
 from wharfie_net_bridge.bridge import create_bridge, delete_bridge
 from wharfie_net_bridge.conntrack import forget_translated, forget_untranslated
 from wharfie_net_bridge.endpoint import attach, detach, detach_later
-from wharfie_net_bridge.firewall import Firewall
+from wharfie_net_bridge.firewall import Firewall, clear
 from wharfie_net_bridge.forwarding import Forwarding
 from wharfie_net_bridge.names import owner
 from wharfie_net_bridge.options import MTU, NAME, BridgeOptions, parse
@@ -179,6 +179,8 @@ class BridgeDriver(NetworkDriver):
         if self._firewall is not None:
             refused = self._firewall.replace(segments, published)
             faults += [Fault(object=endpoint_id, reason=reason) for endpoint_id, reason in refused.items()]
+        else:
+            clear(self._instance, self._log)
         return faults
 
     def _heal(self) -> None:

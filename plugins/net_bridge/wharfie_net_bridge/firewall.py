@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import threading
@@ -16,6 +17,26 @@ from wharfie_net_bridge.operator import CHAIN, OperatorRules
 from wharfie_net_bridge.ruleset import Element, Segment, chains, change, render
 
 
+def table_name(instance: str) -> str:
+    return f"wharfie_{instance}"
+
+
+def mark_of(instance: str) -> str:
+    """The comment of our rules in chains of others."""
+    return f"wharfie:{instance}"
+
+
+def clear(instance: str, log: logging.Logger) -> None:
+    """Remove what an earlier daemon, which had a firewall, left of it. A failure is logged."""
+    try:
+        with contextlib.closing(Nft()) as nft:
+            table = table_name(instance)
+            nft.run(f"add table inet {table}\ndelete table inet {table}")
+            accept_beside(nft, mark_of(instance), table, ())
+    except (NftError, OSError) as error:
+        log.info("no firewall rules are removed: %s", error)
+
+
 class Firewall:
     """This daemon's nftables table. Thread-safe.
 
@@ -25,9 +46,9 @@ class Firewall:
 
     def __init__(self, nft: Nft, instance: str, state: Path, families: frozenset[int], log: logging.Logger) -> None:
         """`state`: a folder that lasts. `families`: the versions of IP that it has rules for."""
-        self.table = f"wharfie_{instance}"
+        self.table = table_name(instance)
         self.drop_strangers = False
-        self._mark = f"wharfie:{instance}"
+        self._mark = mark_of(instance)
         self._nft = nft
         self._families = families
         self._operator = OperatorRules(nft, self.table, state / "operator.nft", log)
