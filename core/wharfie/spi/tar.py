@@ -40,6 +40,8 @@ _REMEMBERED_LIMIT: Final = 32 << 20
 _LINKS_LIMIT: Final = 40  # as many as the kernel follows
 _OPEN_FOLDERS: Final = 32
 _SHOWN: Final = 200
+_LARGE: Final = 64 << 20
+"""Bytes from which on it is worth asking whether a file has room."""
 _TIMES_IN_MEMORY: Final = 4 << 20
 _TIME: Final = struct.Struct("=Hq")
 _TIME_LIMIT_NS: Final = (1 << 63) - 1
@@ -213,12 +215,21 @@ class _Unpacker:
 
     def _write(self, entry: Entry, file: int) -> None:
         if entry.sparse is None:
+            if entry.size >= _LARGE:
+                self._check_space(entry)
             self._reader.copy(file, entry.size)
             return
         for offset, length in entry.sparse:
             os.lseek(file, offset, os.SEEK_SET)
             self._reader.copy(file, length)
         os.ftruncate(file, entry.size)
+
+    def _check_space(self, entry: Entry) -> None:
+        """Refuse at once what would only be known to be too large when it has filled the disk."""
+        facts = os.fstatvfs(self._root)
+        free = facts.f_bavail * facts.f_frsize
+        if entry.size > free:
+            raise OutOfSpace(f"unpacking {show(entry.path)}: it has {entry.size} bytes, and {free} are free")
 
     def _make_folder(self, entry: Entry, path: bytes, parent: bytes, name: bytes) -> None:
         if path:
@@ -266,6 +277,7 @@ class _Unpacker:
     def _borrow(self, entry: Entry, path: bytes, target: bytes) -> None:
         if self._whiteouts is not Whiteouts.OVERLAY or not target:
             raise InvalidArgument(f"the entry {show(entry.path)} is a hard link to {show(entry.link)}, which is not there")
+        self._folder(_split(path)[0])  # so that a whiteout of it hides only what is below
         self._borrowed.append((self._remember(path), self._remember(target)))
 
     # Folders on the way.
@@ -383,8 +395,8 @@ class _Unpacker:
             if self._whiteouts is Whiteouts.OVERLAY:
                 os.setxattr(self._folder(parent), OPAQUE_XATTR, b"y")
             else:
-                self._bring(parent)
                 self._folder(parent)
+                self._bring(parent)
                 self._clear_below(parent)
             return True
         hidden = name[len(WHITEOUT) :]
@@ -392,8 +404,12 @@ class _Unpacker:
             raise InvalidArgument(f"the entry {show(entry.path)} is a whiteout of no name")
         if self._whiteouts is Whiteouts.OVERLAY:
             self._hide(parent, hidden)
-        elif parent + b"/" + hidden in self._own or (not parent and hidden in self._own):
-            self._clear_below(parent + b"/" + hidden if parent else hidden)
+            return True
+        self._folder(parent)
+        self._bring(parent)
+        path = parent + b"/" + hidden if parent else hidden
+        if path in self._own:
+            self._clear_below(path)
         else:
             self._remove(parent, hidden)
         return True

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,6 +105,8 @@ class _Layer:
                 if node is None or node.is_folder:
                     raise InvalidArgument(f"the entry {show(path)} is a hard link to {show(target)}, which no layer has")
                 _copy(source, source_name, node)
+            elif stat.S_ISDIR(os.stat(source_name, dir_fd=source, follow_symlinks=False).st_mode):
+                raise InvalidArgument(f"the entry {show(path)} is a hard link to {show(target)}, which is a folder")
             if not _exists(folder, name):  # else a later entry took the name
                 os.link(source_name, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
 
