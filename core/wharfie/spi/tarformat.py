@@ -23,6 +23,8 @@ from wharfie.spi.errors import InvalidArgument
 BLOCK: Final = 512
 EXTENSION_LIMIT: Final = 1 << 20
 """Bytes of one PAX header, long name or sparse map (the same limit as Go's archive/tar)."""
+TRAILING_LIMIT: Final = 64 << 20
+"""Bytes that may follow an archive's end. Archivers fill up a record; whoever adds more wants to keep us reading."""
 SIZE_LIMIT: Final = (1 << 63) - 1
 ID_LIMIT: Final = (1 << 32) - 2
 """The highest owner: the one above means "leave as it is" to chown(2)."""
@@ -206,9 +208,12 @@ class Reader:
         self._left = self._padding = 0
 
     def _drain(self) -> None:
+        rest = self._end - self._start
         self._start = self._end = 0
-        while self._read(self._view):
-            pass
+        while count := self._read(self._view):
+            rest += count
+            if rest > TRAILING_LIMIT:
+                raise invalid(f"more than {TRAILING_LIMIT} bytes after its end")
 
     def _header_block(self) -> bytes | None:
         """The next header; None at the end of the archive, which two zero blocks or the end of the stream mark."""
