@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 from wharfie_runtime_native.command.app import run
@@ -111,3 +113,17 @@ def test_features(call):
 def test_list_of_nothing(call):
     assert call("list")[1].split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
     assert json.loads(call("list", "--format", "json")[1]) == []
+
+
+@pytest.mark.parametrize("name", ["state", "list", "ps", "spec", "features"])
+def test_what_only_looks_loads_nothing_that_makes(name):
+    """Engines ask for states all the time, and each call is an interpreter's start."""
+    code = f"""
+import sys
+from wharfie_runtime_native.command.app import cli
+cli.get_command(None, "{name}")
+print(*(module for module in sys.modules if module.startswith("wharfie")))
+"""
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    makers = {f"wharfie_runtime_native.{module}" for module in ("engine", "init", "rootfs", "seccomp", "cgroups")}
+    assert not makers.intersection(loaded)
