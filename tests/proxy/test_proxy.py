@@ -103,17 +103,19 @@ def test_who_does_not_read_is_waited_for(proxy, life):
         container, _ = inside.accept()
         with client, container:
             client.setblocking(False)
-            block, taken = b"x" * 65536, 0
+            block, taken, still = b"x" * 65536, 0, 0
 
-            def full() -> bool:
-                nonlocal taken
-                try:
-                    taken += client.send(block)
-                except BlockingIOError:
-                    return _memory(proxy.pid) < 40_000_000
-                return False
+            def held_up() -> bool:
+                nonlocal taken, still
+                before = taken
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        taken += client.send(block)
+                still = still + 1 if taken == before else 0
+                return still == 10
 
-            until(full, 20, "the sender is held up")
+            until(held_up, 20, "the sender is held up")
+            assert _memory(proxy.pid) < 20_000_000
             client.close()
             received = 0
             container.settimeout(20)

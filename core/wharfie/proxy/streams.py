@@ -23,7 +23,7 @@ _PAUSE = 0.1
 _ACCEPTS = 64
 """Connections accepted before others have their turn."""
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection
-_SHARED = memoryview(bytearray(256 * 1024))
+_SHARED = memoryview(bytearray(128 * 1024))
 _WAIT = (errno.EAGAIN, errno.EINTR)
 
 
