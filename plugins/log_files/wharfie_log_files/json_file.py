@@ -67,9 +67,9 @@ class _Decoder:
             if block.startswith(_BEGIN, start) and text_end >= start + _TEXT and block[text_end - 1] != _BACKSLASH:
                 end = block[text_end:stop]
                 stop = _last(block, end, stop)
-                lines = block[start:stop].split(b"\n")
-                texts = [line[_TEXT : -len(end)] for line in lines if line.endswith(end) and line.startswith(_BEGIN)]
-                if len(texts) == len(lines):
+                tail = -len(end)
+                texts = [line[_TEXT:tail] for line in block[start:stop].split(b"\n")]
+                if (end + b"\n" + _BEGIN).join(texts) == block[start + _TEXT : stop + tail]:  # nothing else was cut off
                     run = self._decode_run(texts, end)
             if run is not None:
                 yield run
