@@ -140,8 +140,8 @@ def resources(host: HostConfig) -> dict[str, Any]:
         if value:
             cpu[key] = value
     result: dict[str, Any] = {"memory": memory, "cpu": cpu, "blockIO": _block_io(host)}
-    if host.pids_limit:  # -1 is said too, as an update takes a limit away with it
-        result["pids"] = {"limit": host.pids_limit}
+    if host.pids_limit is not None:  # 0 is said too, as an update takes a limit away with it
+        result["pids"] = {"limit": host.pids_limit or -1}
     return {key: value for key, value in result.items() if value}
 
 
