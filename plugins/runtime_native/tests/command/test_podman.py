@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from wharfie.shim.cgroups import prune
+
 from .conftest import SCRIPT, wait_for
 
 pytestmark = pytest.mark.skipif(not (shutil.which("podman") and os.geteuid() == 0), reason="needs podman, and root")
@@ -88,6 +90,8 @@ def podman(image):
     for mount in reversed([mount for mount in mounts if mount.startswith(str(folder))]):
         subprocess.run(["umount", mount], check=False)
     shutil.rmtree(folder)
+    for group in ("libpod_parent/conmon", "libpod_parent"):  # podman leaves them; another one may be using them
+        prune(group)
 
 
 def test_run_with_streams_and_exit_code(podman):
