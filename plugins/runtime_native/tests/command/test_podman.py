@@ -134,13 +134,16 @@ def test_life_of_a_container(podman):
 
 
 def test_pod_shares_its_namespaces(podman):
-    podman.ok("pod", "create", "--name", "pod", "--infra-image", "box", "--infra-command", "sleep 300", "--network", "none")
+    pod = podman.ok(
+        "pod", "create", "--name", "pod", "--infra-image", "box", "--infra-command", "sleep 300", "--network", "none"
+    )
     podman.ok("run", "-d", "--pod", "pod", "--name", "member", "box", "sleep", "300")
     spaces = podman.ok("exec", "member", "sh", "-c", "for kind in net ipc; do readlink /proc/1/ns/$kind; done").split()
     infra = podman.ok("pod", "inspect", "--format", "{{.InfraContainerID}}", "pod").strip()
     pid = podman.ok("inspect", "--format", "{{.State.Pid}}", infra).strip()
     assert spaces == [str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("net", "ipc")]
     podman.ok("pod", "rm", "--force", "--time", "0", "pod")
+    prune(f"libpod_parent/{pod.strip()}")  # podman forgets the named hierarchy, with runc too
 
 
 @pytest.mark.skipif(not Path("/usr/lib/cni/portmap").exists(), reason="needs containernetworking-plugins")
