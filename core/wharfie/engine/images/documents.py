@@ -92,12 +92,20 @@ def dump(document: Any) -> bytes:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def read_object(data: bytes, what: str) -> dict[str, Any]:
+def read_json(data: bytes, what: str) -> Any:
     """Errors: InvalidArgument."""
     try:
         document = json.loads(data)
+        if b"\\ud" in data.lower():  # half of a surrogate pair is no text: it could be written nowhere
+            document = json.loads(json.dumps(document, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{what} is not valid JSON: {error}") from None
+    return document
+
+
+def read_object(data: bytes, what: str) -> dict[str, Any]:
+    """Errors: InvalidArgument."""
+    document = read_json(data, what)
     if not isinstance(document, dict):
         raise InvalidArgument(f"{what} is not a JSON object")
     return document
@@ -106,6 +114,8 @@ def read_object(data: bytes, what: str) -> dict[str, Any]:
 def is_index(document: Mapping[str, Any], media_type: str) -> bool:
     """Whether this is an index rather than a manifest. Errors: InvalidArgument (could be both, or is neither)."""
     said = document.get("mediaType") or media_type
+    if not isinstance(said, str):
+        raise InvalidArgument(f"unsupported manifest media type {said!r}: want a text")
     if media_type in _INDEXES | _MANIFESTS and said in _INDEXES | _MANIFESTS and said != media_type:
         raise InvalidArgument(f"ambiguous manifest: sent as {media_type}, but its mediaType says {said}")
     listed, single = "manifests" in document, "layers" in document or "config" in document
@@ -172,7 +182,8 @@ def is_image(entry: ManifestEntry) -> bool:
 def describe_index(data: bytes) -> Descriptor:
     """Of an index as it was sent. Errors: InvalidArgument."""
     said = read_object(data, "the manifest list").get("mediaType")
-    return Descriptor(media_type=said if said in _INDEXES else OCI_INDEX, digest=digest_of(data), size=len(data))
+    media_type = said if isinstance(said, str) and said in _INDEXES else OCI_INDEX
+    return Descriptor(media_type=media_type, digest=digest_of(data), size=len(data))
 
 
 def read_manifest(document: Mapping[str, Any]) -> ImageManifest:

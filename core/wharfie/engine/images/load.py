@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -197,11 +196,7 @@ def _list(archive: Archive, platform: Platform | None) -> list[_Listed]:
 
 
 def _list_docker(archive: Archive) -> list[_Listed]:
-    data = archive.read("manifest.json", _MANIFEST_LIMIT)
-    try:
-        entries = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"manifest.json is not valid JSON: {error}") from None
+    entries = documents.read_json(archive.read("manifest.json", _MANIFEST_LIMIT), "manifest.json")
     if not isinstance(entries, list):
         raise InvalidArgument("manifest.json is not a list of images")
     manifests = _manifests_by_config(archive)
