@@ -225,6 +225,7 @@ def test_killed_at_random_instants(make_daemon):
             if victim == "daemon":
                 daemon.kill()  # collects it
             status = under_way.result(PATIENCE)
+            assert status != 404, "it is there"
             if victim == "daemon":
                 daemon.start()
             print(f"{operation}: {victim} killed after {delay * 1000:.1f} ms: status {status}", end=", ", flush=True)

@@ -35,7 +35,7 @@ from wharfie.engine.volumes import Volumes
 from wharfie.plugins.drivers import Drivers
 from wharfie.plugins.supervisor import Supervised
 from wharfie.spi.driver import HostFacts
-from wharfie.spi.errors import InvalidArgument, WharfieError
+from wharfie.spi.errors import InvalidArgument, NotFound, WharfieError
 from wharfie.spi.log import LogDriver
 from wharfie.spi.network import Endpoint, Sandbox
 from wharfie.spi.runtime import (
@@ -234,7 +234,10 @@ class Starter:
         if not endpoints or process.netns is None:
             return
         sandbox = Sandbox(id=new_id(), path=process.netns)
-        await self.endpoints.join_all(container, endpoints, sandbox, process.pid, undo)
+        try:
+            await self.endpoints.join_all(container, endpoints, sandbox, process.pid, undo)
+        except NotFound as error:  # to a client that would be the container itself
+            raise WharfieError(f"container {container.name} ended while it was made: {error.message}") from error
 
 
 def container_attributes(container: Container, **more: str) -> dict[str, str]:
