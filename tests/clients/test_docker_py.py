@@ -327,6 +327,38 @@ def test_networks(client, name):
     other.remove()
 
 
+def test_an_endpoint_in_detail(client, name):
+    """Link-local addresses are the endpoint's as well, also on a network that is joined while the container runs."""
+    network = client.networks.create(name, driver="bridge")
+    container = client.containers.run("busybox", ["sleep", "600"], name=name, detach=True)
+    network.connect(container, aliases=["other"], link_local_ips=["169.254.77.7"])
+    addresses = container.exec_run("ip -o addr show eth1").output.decode()
+    assert "169.254.77.7/16" in addresses
+    container.reload()
+    endpoint = container.attrs["NetworkSettings"]["Networks"][name]
+    assert (endpoint["Aliases"], endpoint["IPAMConfig"]) == (["other"], {"LinkLocalIPs": ["169.254.77.7"]})
+    with pytest.raises(errors.NotFound, match="endpoint nobody not found"):
+        client.api.disconnect_container_from_network("nobody", network.id, force=True)
+    with pytest.raises(errors.APIError, match="not a swarm manager"):
+        client.networks.create(f"{name}-far", driver="overlay")
+
+
+def test_what_a_container_shares_with_another(client, name):
+    giver = client.containers.run(
+        "busybox", ["sh", "-c", "echo shared > /dev/shm/x; sleep 600"], name=name, detach=True, ipc_mode="shareable"
+    )
+    until(lambda: giver.exec_run(["cat", "/dev/shm/x"]).output == b"shared\n", what="the file")
+    modes = {"ipc_mode": f"container:{name}", "pid_mode": f"container:{name}", "network_mode": f"container:{name}"}
+    line = ["sh", "-c", "cat /dev/shm/x; ps -o args | grep -c '^sleep 600'"]
+    assert client.containers.run("busybox", line, remove=True, **modes) == b"shared\n1\n"
+    with pytest.raises(errors.APIError, match="hostname and the network mode") as refused:
+        client.containers.create("busybox", hostname="own", **modes)
+    assert refused.value.status_code == 400
+    later = client.containers.create("busybox", ["true"], name=f"{name}-later", ipc_mode="container:nobody")
+    with pytest.raises(errors.NotFound, match="No such container: nobody"):
+        later.start()
+
+
 def test_ports(client, name):
     server = client.containers.run(
         "busybox",
