@@ -414,7 +414,8 @@ def test_ipvlan_neighbours_of_the_outside(host, outside):
     host.driver.create_network(net)
     one, two = host.sandbox(), host.sandbox()
     joined = host.join(net, "one", 2, one)
-    assert (joined.attachment.mac, joined.attachment.gateway4) == ("", IPv4Address("10.213.1.1"))
+    (parent,) = json.loads(sh("ip -j link show eth1"))
+    assert (joined.attachment.mac, joined.attachment.gateway4) == (parent["address"], IPv4Address("10.213.1.1"))
     host.join(net, "two", 3, two)
     host.serve(two, "two")
     for address, caller in (("10.213.1.3", "10.213.1.2"), ("fd12:213:1::3", "fd12:213:1::2")):

@@ -84,7 +84,7 @@ def _make(options: ParentOptions, name: str, mac: str, sandbox: Sandbox) -> bool
             given = dict(options.link)
             if options.mtu:
                 given["mtu"] = options.mtu
-            if mac:
+            if options.kind == "macvlan":
                 given["address"] = mac
             try:
                 route.link(
@@ -128,14 +128,14 @@ def _configure(options: ParentOptions, endpoint: Endpoint, attachment: Attachmen
             (attachment.gateway6, endpoint.default_route6, 6),
         ):
             family = socket.AF_INET if version == 4 else socket.AF_INET6
+            on_link = {"scope": RT_SCOPE_LINK} if options.routed and version == 4 else {}
             if wanted and gateway is not None:
                 route.route("replace", family=family, dst="default", gateway=str(gateway), oif=index)
             elif wanted and options.routed and any(address.version == version for address in endpoint.addresses):
-                on_link = {"scope": RT_SCOPE_LINK} if version == 4 else {}
                 route.route("replace", family=family, dst="default", oif=index, **on_link)
             elif not fresh:
                 with _tolerated(errno.ESRCH):
-                    route.route("del", family=family, dst="default", oif=index)
+                    route.route("del", family=family, dst="default", oif=index, **on_link)
 
 
 def _delete(kind: Kind, attachment: Attachment, mark: str) -> None:
@@ -181,7 +181,9 @@ def _gateway(network: Network, options: ParentOptions, endpoint: Endpoint, versi
 
 
 def _mac(options: ParentOptions, endpoint: Endpoint) -> str:
-    """02:42 and the last four bytes of the first address. ipvlan has its parent's: empty."""
+    """02:42 and the last four bytes of the first address; with ipvlan the parent's."""
     if options.kind == "ipvlan":
-        return ""
+        with IPRoute() as route:
+            parent = find(route, options.parent)
+            return "" if parent is None else str(parent.get_attr("IFLA_ADDRESS"))
     return endpoint.mac or "02:42:" + endpoint.addresses[0].ip.packed[-4:].hex(":")
