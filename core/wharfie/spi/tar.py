@@ -161,6 +161,7 @@ class _Unpacker:
         self._borrowed: list[tuple[bytes, bytes]] = []
         self._hidden: list[bytes] = []
         self._own: set[bytes] = set()  # with REMOVE: what this archive brought, and the folders above
+        self._described: set[bytes] = set()  # with REMOVE: folders that have an entry
         self._remembered = 0
         self._size = self._entries = 0
 
@@ -243,6 +244,8 @@ class _Unpacker:
                     if self._whiteouts is Whiteouts.OVERLAY:  # what took the name before hid the folder below
                         os.setxattr(self._folder(path), OPAQUE_XATTR, b"y")
         self._implied.pop(path, None)
+        if self._whiteouts is Whiteouts.REMOVE:
+            self._described.add(path)
         nodes.dress(self._folder(path), entry)
         moment = max(-_TIME_LIMIT_NS, min(entry.mtime_ns, _TIME_LIMIT_NS))
         self._times.write(_TIME.pack(len(path), moment) + path)
@@ -410,9 +413,26 @@ class _Unpacker:
         path = parent + b"/" + hidden if parent else hidden
         if path in self._own:
             self._clear_below(path)
+            if path not in self._described:
+                self._make_plain(path)
         else:
             self._remove(parent, hidden)
         return True
+
+    def _make_plain(self, path: bytes) -> None:
+        """Let a folder that no entry has described look like a new one: the one below is hidden."""
+        try:
+            folder = open_in_root(self._root, path, FOLDER | os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):
+            return  # it is a file
+        try:
+            for key in os.listxattr(folder):
+                if nodes.keeps_xattr(os.fsencode(key)):
+                    os.removexattr(folder, key)
+            os.chown(folder, 0, 0)
+            os.chmod(folder, 0o755)  # noqa: PTH101  # a descriptor
+        finally:
+            os.close(folder)
 
     def _hide(self, parent: bytes, name: bytes) -> None:
         folder = self._folder(parent)

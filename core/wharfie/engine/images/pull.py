@@ -212,9 +212,13 @@ class Puller:
             if download.done():
                 line.moved("Extracting", current, blob.size)
 
+        arriving = not download.done()
         try:
             return await self._assembler.unpack(wanted, moved)
-        except Interrupted:  # what was left of an earlier pull was wrong, or the download has failed
+        except (Interrupted, InvalidArgument) as error:
+            # What was left of an earlier pull may have been wrong, which only the digest of all of it tells.
+            if not arriving and isinstance(error, InvalidArgument):
+                raise
             await download
             return await self._assembler.unpack(wanted, moved)
 
