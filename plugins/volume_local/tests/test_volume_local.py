@@ -176,7 +176,7 @@ def test_deleting_never_enters_a_mount_that_nobody_expected(driver, tmp_path, ca
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"type": "none", "device": "/nonexistent-source", "o": "bind"}, "failed to mount local volume.*No such file"),
+        ({"type": "none", "device": "/nonexistent-source", "o": "bind"}, "failed to mount local volume.*no such file"),
         ({"type": "nosuchfs", "device": "none"}, "no file system 'nosuchfs'"),
         ({"type": "tmpfs", "device": "tmpfs", "o": "nosuchoption=1"}, "refused an option"),
         ({"type": "nosuchfs", "device": "//s/x", "o": "user=u,password=hunter2"}, r"password=\*\*\*\*\*\*\*\*"),
