@@ -146,6 +146,15 @@ def _split(path: bytes) -> tuple[bytes, bytes]:
     return parent, name
 
 
+def _make_plain(folder: int) -> None:
+    """Let a folder look as if it was made without an entry."""
+    for key in os.listxattr(folder):
+        if nodes.keeps_xattr(os.fsencode(key)):
+            os.removexattr(folder, key)
+    os.chown(folder, 0, 0)
+    os.chmod(folder, 0o755)  # a descriptor
+
+
 class _Unpacker:
     """One archive on its way onto the disk."""
 
@@ -412,27 +421,10 @@ class _Unpacker:
         self._bring(parent)
         path = parent + b"/" + hidden if parent else hidden
         if path in self._own:
-            self._clear_below(path)
-            if path not in self._described:
-                self._make_plain(path)
+            self._clear_below(path, itself=True)
         else:
             self._remove(parent, hidden)
         return True
-
-    def _make_plain(self, path: bytes) -> None:
-        """Let a folder that no entry has described look like a new one: the one below is hidden."""
-        try:
-            folder = open_in_root(self._root, path, FOLDER | os.O_NOFOLLOW)
-        except (FileNotFoundError, NotADirectoryError):
-            return  # it is a file
-        try:
-            for key in os.listxattr(folder):
-                if nodes.keeps_xattr(os.fsencode(key)):
-                    os.removexattr(folder, key)
-            os.chown(folder, 0, 0)
-            os.chmod(folder, 0o755)  # noqa: PTH101  # a descriptor
-        finally:
-            os.close(folder)
 
     def _hide(self, parent: bytes, name: bytes) -> None:
         folder = self._folder(parent)
@@ -454,8 +446,9 @@ class _Unpacker:
             self._own.add(path)
             path = _split(path)[0]
 
-    def _clear_below(self, path: bytes) -> None:
-        """Remove what the layers below have in a folder (if `path` is one) that this archive has too."""
+    def _clear_below(self, path: bytes, *, itself: bool = False) -> None:
+        """Remove what the layers below have in a folder (if `path` is one) that this archive has too. Folders inside, and
+        with `itself` this one, that no entry has described then look like new ones: those below are hidden."""
         todo = [path]
         while todo:
             current = todo.pop()
@@ -464,6 +457,8 @@ class _Unpacker:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             try:
+                if current not in self._described and (itself or current != path):
+                    _make_plain(folder)
                 for name in nodes.names(folder):
                     child = current + b"/" + name if current else name
                     if child in self._own:
