@@ -28,6 +28,24 @@ PATIENCE = float(os.environ.get("WHARFIE_TEST_PATIENCE", "1"))
 """By how much longer everything may take, on a slow machine such as an emulated one."""
 
 
+_PLACES = 16
+_claims: dict[int, socket.socket] = {}
+"""By process: a name (unix(7), abstract) that goes with the process that took it."""
+
+
+def _place() -> int:
+    """A number that no other process with daemons on this host has, so that subnets of runs side by side differ."""
+    if os.getpid() not in _claims:
+        _claims[os.getpid()] = claim = socket.socket(socket.AF_UNIX)
+        for number in range(_PLACES):
+            with contextlib.suppress(OSError):
+                claim.bind(f"\0wharfie-tests-{number}")
+                break
+        else:
+            raise RuntimeError(f"{_PLACES} test runs have daemons on this host already: wait for one to end")
+    return int(_claims[os.getpid()].getsockname()[1:].rpartition(b"-")[2])
+
+
 class Failed(AssertionError):
     """A command of the docker CLI ended with another status than expected."""
 
@@ -47,8 +65,8 @@ class Daemon:
         self.number = next(_NUMBERS)
         self.tag = f"{os.getpid() % 10000:04d}{self.number:02d}"
         self.bridge = f"wt{self.tag}"
-        # Different for each daemon of a run, and likely so for runs side by side.
-        self.subnet = f"10.{208 + os.getpid() % 24}.{self.number % 250}.0/24"
+        place = _place()
+        self.subnet = f"10.{208 + place}.{self.number % 250}.0/24"
         self.gateway = self.subnet.replace(".0/24", ".1")
         self.cgroup = f"/wharfie-test-{self.tag}"
         self.data, self.run = root / "data", root / "run"
@@ -61,7 +79,7 @@ class Daemon:
         own_bridge = ("--bridge", self.bridge, "--bip", f"{self.gateway}/24") if bridge else ()
         self._flags = [*own_bridge, *flags]
         root.mkdir(parents=True, exist_ok=True)
-        pools = [{"base": f"10.{232 + os.getpid() % 16}.{self.number % 250}.0/24", "size": 28}]
+        pools = [{"base": f"10.{232 + place}.{self.number % 250}.0/24", "size": 28}]
         self.config = {"cgroup-parent": self.cgroup, "default-address-pools": pools, **(config or {})}
         self.process: subprocess.Popen[bytes] | None = None
 
