@@ -37,6 +37,7 @@ EARLY_LIMIT = 64 * 1024
 """Bytes after a request that are kept before reading pauses."""
 
 _TAKEABLE = re.compile(rb"POST (?:/v[\d.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)[ ?]")
+_MAY_BEGIN = re.compile(rb"[\r\nA-Za-z]")  # empty lines before a request are let pass (RFC 9112, 2.2)
 _CONTENT_LENGTH = b"content-length"
 _TRANSFER_ENCODING = b"transfer-encoding"
 
@@ -141,6 +142,10 @@ class Protocol(HttpToolsProtocol):
 
     def _begin(self, data: bytes) -> None:
         data = self._head + data
+        if not _MAY_BEGIN.match(data):
+            # Told at once: a client that tries TLS first waits for this to go on without.
+            self.send_400_response("Invalid HTTP request received.")
+            return
         end = data.find(b"\r\n\r\n")
         if end < 0:
             self._head = data
