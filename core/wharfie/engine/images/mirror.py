@@ -36,8 +36,11 @@ class Mirror:
 
     async def repositories(self) -> list[str]:
         """Those with a tag on a whole image, sorted."""
-        found = {_shown(name): image for name, image in self._named() if name.tag}
-        return sorted([shown for shown, image in found.items() if await self._assembler.is_whole(image)])
+        found: set[str] = set()
+        for name, image in self._named():
+            if name.tag and _shown(name) not in found and await self._assembler.is_whole(image):
+                found.add(_shown(name))
+        return sorted(found)
 
     async def tags(self, repository: str) -> list[str]:
         """Sorted. Errors: NotFound (no such repository)."""
