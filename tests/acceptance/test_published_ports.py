@@ -118,3 +118,19 @@ def test_networks_come_and_go_beneath_a_relayed_port(daemon, name):
     daemon.docker("network", "disconnect", "bridge", name)
     daemon.docker("network", "connect", name, name)
     answers("::1", port)
+
+
+def test_an_image_may_expose_a_range(daemon, name):
+    body = {"Image": "busybox", "Cmd": ["sleep", "600"], "ExposedPorts": {"80-81/tcp": {}, "53/udp": {}}}
+    status, answer = daemon.request("POST", f"/containers/create?name={name}", body)
+    assert status == 201, answer
+    daemon.docker("start", name)
+    assert daemon.docker("ps", "--filter", f"name={name}", "--format", "{{.Ports}}") == "53/udp, 80-81/tcp"
+    assert set(daemon.inspect(name)["NetworkSettings"]["Ports"]) == {"53/udp", "80/tcp", "81/tcp"}
+
+
+@pytest.mark.parametrize("address", ["[fe80::1]", "[::ffff:127.0.0.1]"])
+def test_an_address_that_cannot_be_bound_is_not_called_taken(daemon, name, address):
+    text = daemon.docker("run", "--rm", "-p", f"{address}:{free_port()}:80", "busybox", "true", status=125, both=True)
+    assert "cannot bind" in text
+    assert "already allocated" not in text

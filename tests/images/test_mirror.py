@@ -77,6 +77,33 @@ def filled(make, liar, with_house):
     return run
 
 
+def test_a_client_that_tries_tls_first_is_told_at_once(filled) -> None:
+    async def work(house, address, layout, index, image, other) -> None:
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+        writer.write(b"\x16\x03\x01\x02\x00\x01")  # how a ClientHello begins (RFC 8446, 5.1)
+        answer = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+
+    filled(work)
+
+
+def test_a_repository_is_listed_while_one_of_its_tags_is_whole(filled) -> None:
+    async def work(house, address, layout, index, image, other) -> None:
+        for tag, member in (("first", image), ("second", other)):
+            layout.index.clear()
+            layout.tag(member, tag)
+            await house.pull(f"{filled.server.address}/mixed", tag)
+        layer = json.loads(layout.blobs[other["digest"]])["layers"][0]
+        (house.root / "content/blobs/sha256" / layer["digest"].removeprefix("sha256:")).unlink()
+        _, _, body = await ask(address, f"/v2/{filled.server.address}/mixed/tags/list")
+        assert json.loads(body)["tags"] == ["first"]
+        _, _, body = await ask(address, "/v2/_catalog")
+        assert f"{filled.server.address}/mixed" in json.loads(body)["repositories"]
+
+    filled(work)
+
+
 def test_the_protocol(filled) -> None:
     async def work(house, address, layout, index, image, other) -> None:
         status, headers, _ = await ask(address, "/v2/")
@@ -113,6 +140,8 @@ def test_the_protocol(filled) -> None:
             ("bytes=2-7", data[2:8]),
             ("bytes=-3", data[-3:]),
             ("bytes=7-2", data),
+            ("bytes=" + "9" * 5000 + "-", data),
+            ("bytes=0-" + "9" * 5000, data),
         ):
             status, headers, body = await ask(address, blob, Range=wanted)
             assert (status, body) == (206 if part != data else 200, part)

@@ -12,7 +12,7 @@ from wharfie.api import versions
 from wharfie.api.call import Asked
 from wharfie.api.credentials import RegistryAuth
 from wharfie.api.fetched import fetch
-from wharfie.api.query import Filters, Flag, Text, Texts
+from wharfie.api.query import Filters, Flag, Integer, Text, Texts
 from wharfie.api.responses import Empty, Json
 from wharfie.api.streams import Stream, begun, closing, progress_response
 from wharfie.api.views.image import distribution_view, history_view, image_view, search_view, summary_view, target_view
@@ -127,10 +127,8 @@ async def load(call: Asked, quiet: Flag = False, platform: Text = "") -> Respons
 
 
 @router.get("/images/search")
-async def search(call: Asked, filters: Filters, auth: RegistryAuth, term: Text = "", limit: Text = "") -> Response:
-    if limit and not limit.lstrip("-").isdecimal():
-        raise InvalidArgument(f'strconv.Atoi: parsing "{limit}": invalid syntax')
-    found = await call.engine.images.search(term, int(limit or 0), filters, auth)
+async def search(call: Asked, filters: Filters, auth: RegistryAuth, term: Text = "", limit: Integer = None) -> Response:
+    found = await call.engine.images.search(term, limit or 0, filters, auth)
     return Json([search_view(row) for row in found])
 
 

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, quote
 
 from starlette.types import Receive, Scope, Send
 
+from wharfie.engine import digits
 from wharfie.spi.errors import InvalidArgument, NotFound, WharfieError
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("wharfie.mirror")
 
 _PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags|referrers)/(?P<last>[^/]+)")
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
+"""Positions that no file reaches have more digits; such a range is none."""
 _CHUNK = 1 << 20
 _PAGE = 1000
 _INDEX = "application/vnd.oci.image.index.v1+json"
@@ -129,10 +131,11 @@ class _Answer:
     async def page(self, key: str, items: Sequence[str], query: Mapping[str, str], more: Mapping[str, Any]) -> None:
         """A part of a sorted list: at most `n`, after `last`."""
         text = query.get("n", str(_PAGE))
-        if not text.isdecimal():
-            raise InvalidArgument(f"n={text} is not a number")
+        wanted = digits.number(text)
+        if wanted is None:
+            raise InvalidArgument(f"n={text[:40]} is not a number of at most {digits.LENGTH} digits")
         rest = [item for item in items if item > query.get("last", "")]
-        shown = rest[: min(int(text), _PAGE)]
+        shown = rest[: min(wanted, _PAGE)]
         headers = {}
         if shown and len(shown) < len(rest):
             path = quote(self._scope["path"], safe="/:")

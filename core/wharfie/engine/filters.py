@@ -14,7 +14,7 @@ from wharfie.spi.errors import InvalidArgument
 
 Filters = Mapping[str, Sequence[str]]
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_DURATION = re.compile(r"(\d{1,18}(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 _UNIT_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _TRUE = frozenset({"1", "t", "true"})
 _FALSE = frozenset({"0", "f", "false"})
@@ -68,7 +68,7 @@ def moment(text: str, now_ns: int) -> int:
 
     Errors: InvalidArgument.
     """
-    if re.fullmatch(r"\d+(\.\d*)?", text):
+    if re.fullmatch(r"\d{1,18}(\.\d*)?", text):
         seconds, _, fraction = text.partition(".")
         return int(seconds) * 10**9 + int(fraction[:9].ljust(9, "0") or 0)
     if text and _DURATION.sub("", text) == "":

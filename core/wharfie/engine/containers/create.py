@@ -26,7 +26,7 @@ from wharfie.engine.model.host import HostConfig
 from wharfie.engine.model.image import Image
 from wharfie.engine.networks.files import check_name_service
 from wharfie.engine.networks.networks import Networks
-from wharfie.engine.networks.ports import check_bindings
+from wharfie.engine.networks.ports import check_bindings, exposed_ports
 from wharfie.engine.settings import EngineSettings
 from wharfie.engine.spec import capabilities, cdi, devices, limits, security, support
 from wharfie.engine.undo import Undo
@@ -103,7 +103,7 @@ class Creator:
             log_driver=host.log_config.type,
             mounts=planned,
             networks=choose_networks(request, self.networks, self.catalog),
-            exposed=_exposed(config, host),
+            exposed=exposed_ports([*(config.exposed_ports or {}), *(host.port_bindings or {})]),
         )
         links.settle(host, container.networks, self.catalog.get)
         await self._plan_log(container)
@@ -253,7 +253,7 @@ def _check_config(config: Config) -> None:
         raise InvalidArgument(f"invalid stop timeout {config.stop_timeout}: want seconds, or -1 to wait for ever")
 
 
-_SIZE = re.compile(r"(\d+)([kmgt]?)b?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18})([kmgt]?)b?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -273,8 +273,3 @@ def _volume_request(mount: MountPoint, host: HostConfig) -> tuple[dict[str, str]
             driver = spec.volume_options.driver_config
             return dict(driver.options) if driver else {}, dict(spec.volume_options.labels)
     return {}, None
-
-
-def _exposed(config: Config, host: HostConfig) -> list[str]:
-    ports = {*(config.exposed_ports or {}), *(host.port_bindings or {})}
-    return sorted(ports, key=lambda port: (port.partition("/")[2], int(port.partition("/")[0].split("-")[0] or 0)))

@@ -95,7 +95,7 @@ def environment(container: Container, find: Find) -> list[str]:
 def _variables(container: Container, other: Container, alias: str) -> list[str]:
     prefix = alias.upper().replace("-", "_")
     address = _address(other)
-    ports = sorted({parse_port(port) for port in other.exposed if "-" not in port})
+    ports = sorted({parse_port(port) for port in other.exposed})
     found = [f"{prefix}_NAME=/{container.name}/{alias}"]
     if ports:
         number, protocol = ports[0]

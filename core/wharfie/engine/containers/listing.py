@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+from wharfie.engine import digits
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.filters import Filters, boolean, check, labels_match, moment, text_match
 from wharfie.engine.identity import parse_rfc3339
@@ -116,9 +117,11 @@ def _status(value: str) -> Test:
 
 
 def _exited(value: str) -> Test:
-    if not value.lstrip("-").isdecimal():
+    wanted = digits.number(value.removeprefix("-"))
+    if wanted is None:
         raise InvalidArgument(f"invalid filter 'exited={value}'")
-    return lambda c: c.state.status == "exited" and c.state.exit_code == int(value)
+    code = -wanted if value.startswith("-") else wanted
+    return lambda c: c.state.status == "exited" and c.state.exit_code == code
 
 
 def _relative(catalog: Catalog, name: str, value: str) -> Test:
@@ -139,7 +142,7 @@ def _in_network(networks: Networks, value: str) -> Test:
 def _check_port(name: str, value: str) -> None:
     numbers, _, protocol = value.partition("/")
     first, _, last = numbers.partition("-")
-    if not (first.isdecimal() and (last or first).isdecimal()) or protocol not in ("", "tcp", "udp", "sctp"):
+    if digits.number(first) is None or digits.number(last or first) is None or protocol not in ("", "tcp", "udp", "sctp"):
         raise InvalidArgument(f"invalid filter '{name}={value}'")
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import signal
 
+from wharfie.engine import digits
 from wharfie.spi.errors import InvalidArgument
 
-_REAL_TIME = re.compile(r"RTMIN(?:\+(\d+))?|RTMAX(?:-(\d+))?")
+_REAL_TIME = re.compile(r"RTMIN(?:\+(\d\d?))?|RTMAX(?:-(\d\d?))?")
 
 
 def parse(text: str, default: int) -> int:
     """A number or a name, with or without SIG, any case. Errors: InvalidArgument."""
     if not text:
         return default
-    if text.isdecimal():
-        number = int(text)
+    number = digits.number(text)
+    if number is not None:
         if 0 < number <= signal.SIGRTMAX:
             return number
         raise InvalidArgument(f"invalid signal: {text}")

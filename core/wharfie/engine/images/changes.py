@@ -8,13 +8,14 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 
+from wharfie.engine import digits
 from wharfie.engine.model.config import Config, HealthConfig
 from wharfie.spi.errors import InvalidArgument
 
 _SHELL = ["/bin/sh", "-c"]
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 _NAME_BLANK_VALUE = re.compile(r"(\S+)\s+(.+)", re.DOTALL)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_DURATION = re.compile(r"(\d{1,18}(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 _NANOSECONDS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _HEALTH_TIMES = {
     "interval": "interval",
@@ -143,8 +144,8 @@ def _health_check(config: Config, text: str) -> None:
         option, _, text = text.partition(" ")
         text = text.strip()
         name, _, value = option[2:].partition("=")
-        if name == "retries" and value.isdecimal():
-            health.retries = int(value)
+        if name == "retries" and (retries := digits.number(value)) is not None:
+            health.retries = retries
         elif name in _HEALTH_TIMES and _DURATION.sub("", value) == "" and value:
             length = sum(int(float(number) * _NANOSECONDS[unit]) for number, unit in _DURATION.findall(value))
             setattr(health, _HEALTH_TIMES[name], length)

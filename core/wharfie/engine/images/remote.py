@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from wharfie.engine import digits
 from wharfie.engine.filters import Filters, boolean, check
 from wharfie.engine.images import documents, pipes
 from wharfie.engine.images.download import Source
@@ -135,6 +136,7 @@ async def search(
 
 
 def _stars(text: str) -> int:
-    if not text.isdecimal():
+    stars = digits.number(text)
+    if stars is None:
         raise InvalidArgument(f"invalid filter 'stars={text}'")
-    return int(text)
+    return stars

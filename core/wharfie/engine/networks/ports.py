@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Literal, cast
 
+from wharfie.engine import digits
 from wharfie.engine.model.host import PortBinding
 from wharfie.proxy.launch import Place
 from wharfie.spi.errors import Conflict, InvalidArgument, WharfieError
@@ -205,7 +206,10 @@ def _bind(place: Place, *, reuse: bool = False) -> socket.socket | None:
         held.close()
         if error.errno == errno.EADDRNOTAVAIL:
             raise WharfieError(f"cannot bind {place.address}:{place.port}: this host has no such address") from error
-        return None
+        if error.errno == errno.EADDRINUSE:
+            return None
+        # EINVAL: a link-local address, which means nothing without an interface, or an IPv4 address written as one of IPv6.
+        raise WharfieError(f"cannot bind {place.address}:{place.port}: {error.strerror}") from error
     return held
 
 
@@ -215,9 +219,27 @@ def parse_port(text: str) -> tuple[int, Protocol]:
     protocol = (protocol or "tcp").lower()
     if protocol not in _KINDS:
         raise InvalidArgument(f"invalid port specification: {text!r}: unknown protocol {protocol!r}")
-    if not number.isdecimal() or not 0 < int(number) < 65536:
+    port = digits.number(number)
+    if port is None or not 0 < port < 65536:
         raise InvalidArgument(f"invalid port specification: {text!r}")
-    return int(number), cast(Protocol, protocol)
+    return port, cast(Protocol, protocol)
+
+
+def exposed_ports(texts: Iterable[str]) -> list[str]:
+    """A port each, by protocol and number, of what an image or a request exposes; that may be ranges ("80-90/tcp").
+
+    Errors: InvalidArgument.
+    """
+    found: set[tuple[Protocol, int]] = set()
+    for text in texts:
+        numbers, _, protocol = text.partition("/")
+        low, _, high = numbers.partition("-")
+        first, kind = parse_port(f"{low}/{protocol}")
+        last, _ = parse_port(f"{high or low}/{protocol}")
+        if first > last:
+            raise InvalidArgument(f"invalid port specification: {text!r}: the range ends before it begins")
+        found.update((kind, number) for number in range(first, last + 1))
+    return [f"{number}/{kind}" for kind, number in sorted(found)]
 
 
 def check_bindings(bindings: Mapping[str, Sequence[PortBinding]]) -> None:
@@ -234,11 +256,11 @@ def _range(text: str) -> tuple[int, int]:
     """(0, 0) for any port."""
     if text in ("", "0"):
         return 0, 0
-    first, _, last = text.partition("-")
-    last = last or first
-    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) < 65536):
+    low, _, high = text.partition("-")
+    first, last = digits.number(low), digits.number(high or low)
+    if first is None or last is None or not 0 < first <= last < 65536:
         raise InvalidArgument(f"invalid port specification: {text!r}: want a port or a range of ports below 65536")
-    return int(first), int(last)
+    return first, last
 
 
 def _address(text: str) -> Address:
