@@ -260,7 +260,7 @@ def test_what_cannot_be_used_says_so_and_leaves_no_process(drivers, name, state,
         assert row.state is state and all(text in caught.value.message for text in texts)
         assert house._slots["volume", name].keeper is None
         await house.close()
-        assert not hosts()
+        await until(lambda: not hosts())
 
     asyncio.run(scene())
 

@@ -241,7 +241,10 @@ def test_new_connections_follow_the_target(proxy, life):
             second.accept()[0].close()
 
 
-def test_it_outlives_the_daemon_and_is_found_by_the_next(tmp_path, life):
+@pytest.mark.parametrize("depth", [0, 200])
+def test_it_outlives_the_daemon_and_is_found_by_the_next(tmp_path, life, depth):
+    tmp_path /= "d" * depth  # the address of a socket has 108 bytes, a folder's path has more
+    tmp_path.mkdir(exist_ok=True)
     last, following = Proxy(tmp_path), Proxy(tmp_path)
     with server() as inside, bound() as outside:
         port, place = relay(last, life, outside, inside), place_of(outside)

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +75,8 @@ class Proxy:
             channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             channel.settimeout(_PATIENCE)
             try:
-                channel.connect(str(self._path))
+                with _reached(self._path) as address:
+                    channel.connect(address)
                 held, end = _listed(channel)
             except OSError as error:
                 channel.close()
@@ -147,7 +148,8 @@ class Proxy:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._path.unlink(missing_ok=True)
-            listener.bind(str(self._path))
+            with _reached(self._path) as address:
+                listener.bind(address)
             self._path.chmod(0o600)
             listener.listen(4)
             package = Path(str(wharfie.__file__)).resolve().parent.parent
@@ -178,6 +180,16 @@ class Proxy:
             channel.close()
         if child is not None:
             threading.Thread(target=child.wait, name="proxy's end", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _reached(path: Path) -> Iterator[str]:
+    """A name of `path` that fits into a socket's address, however deep it lies (unix(7): 108 bytes). Errors: OSError."""
+    folder = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def _listed(channel: socket.socket) -> tuple[dict[str, dict[Place, socket.socket]], dict[str, Any]]:

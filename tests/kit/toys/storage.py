@@ -17,6 +17,6 @@ class Toy(VfsDriver):
 
     def root(self, key):
         """The folder of a snapshot's or layer's files."""
-        return self._folder(key) / "files"
+        return self.folder(key) / "files"
 
     # here

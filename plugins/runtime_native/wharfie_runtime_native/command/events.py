@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import select
@@ -19,6 +20,8 @@ from wharfie_runtime_native.command.engine import CommandEngine, found
 from wharfie_runtime_native.command.session import Session
 
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_SETTLES: Final = 0.2
+"""Seconds from the word on memory to the count of kills, which version 1 raises a moment after it tells."""
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -60,15 +63,19 @@ def _follow(engine: CommandEngine, seconds: float) -> None:
     watched = [fd for fd in (process, killed) if fd >= 0]
     kills = engine.oom_kills()
     due = time.monotonic()
+    look = math.inf
     while process in watched:
-        ready, _, _ = select.select(watched, [], [], max(0.0, due - time.monotonic()))
+        ready, _, _ = select.select(watched, [], [], max(0.0, min(due, look) - time.monotonic()))
         if killed in ready:
             os.read(killed, 4096)
+            look = min(look, time.monotonic() + _SETTLES)
+            if not engine.pids():  # the group goes away, which wakes its watchers too
+                watched.remove(killed)
+        if process in ready or time.monotonic() >= look:
+            look = math.inf
             if engine.oom_kills() > kills:
                 kills = engine.oom_kills()
                 _print("oom", engine.id)
-            elif not engine.pids():  # the group goes away, which wakes its watchers too
-                watched.remove(killed)
         if process in ready:
             return
         if time.monotonic() >= due:
