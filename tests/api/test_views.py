@@ -55,6 +55,8 @@ def test_durations(seconds, text):
 def test_times_have_any_number_of_decimals():
     assert duration.parse("1970-01-01T00:00:01Z") == 1
     assert duration.parse("1970-01-01T00:00:01.5Z") == 1.5
+    assert duration.parse("1970-01-01T02:00:01.2500000001+02:00") == pytest.approx(1.25)
+    assert duration.parse("1969-12-31T23:00:01-01:00") == 1
     assert duration.parse("1970-01-01T00:00:01.123456789Z") == pytest.approx(1.123456789)
 
 

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from wharfie.spi.errors import Forbidden, OutOfSpace
+from wharfie.engine.identity import parse_rfc3339
+from wharfie.spi.errors import Forbidden, InvalidArgument, OutOfSpace
 
 
 @pytest.fixture
@@ -78,5 +79,33 @@ def test_a_plugin_denies_an_image(with_house, make, liar, monkeypatch) -> None:
         assert not house.blobs()
         assert not await house.layers()
         assert not any("/blobs/" in path for path, _ in server.seen)
+
+    with_house(work)
+
+
+@pytest.mark.parametrize("created", ["yesterday", "99999-01-01T00:00:00Z", "0000-00-00T00:00:00Z", "2024-01-01"])
+def test_an_image_of_no_time_is_refused_and_the_list_of_images_goes_on(with_house, make, liar, created) -> None:
+    layout = make.Layout()
+    layout.tag(layout.image([make.tar_of({"a": b"1"})], created=created), "1")
+    server = liar(layout)
+
+    async def work(house) -> None:
+        with pytest.raises(InvalidArgument, match="is no time of RFC 3339"):
+            await house.pull(f"{server.address}/x", "1")
+        assert house.images.list(all=True, filters={}) == []
+        assert not house.blobs()
+
+    with_house(work)
+
+
+def test_a_time_may_have_an_offset_and_any_decimals(with_house, make, liar) -> None:
+    layout = make.Layout()
+    layout.tag(layout.image([make.tar_of({"a": b"1"})], created="2024-01-01T02:00:00.1234567891+02:00"), "1")
+    server = liar(layout)
+
+    async def work(house) -> None:
+        await house.pull(f"{server.address}/x", "1")
+        (image,) = house.images.list(all=True, filters={})
+        assert parse_rfc3339(image.created) == 1704067200123456789
 
     with_house(work)

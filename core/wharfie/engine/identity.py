@@ -31,18 +31,21 @@ def rfc3339(time_ns: int | None = None) -> str:
     return f"{text}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
 
 
-_RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+_RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
 
 
 def parse_rfc3339(text: str) -> int:
-    """Nanoseconds since the epoch of what `rfc3339` writes; 0 for Go's zero time. Errors: ValueError."""
+    """Nanoseconds since the epoch; 0 for Go's zero time. Any offset, and any number of decimals.
+
+    Errors: ValueError.
+    """
     match = _RFC3339.fullmatch(text)
     if match is None:
         raise ValueError(f"not a time: {text!r}")
     if text.startswith("0001-"):
         return 0
     whole = datetime.fromisoformat(text[:19] + ("+00:00" if match[8] == "Z" else match[8]))
-    return int(whole.timestamp()) * 1_000_000_000 + int((match[7] or "").ljust(9, "0") or 0)
+    return int(whole.timestamp()) * 1_000_000_000 + int((match[7] or "")[:9].ljust(9, "0"))
 
 
 def check_volume_name(name: str) -> None:

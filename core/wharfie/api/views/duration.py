@@ -6,10 +6,12 @@ from datetime import datetime
 
 
 def parse(moment: str) -> float:
-    """RFC 3339 with any number of decimals, as seconds since the epoch."""
-    text = moment.removesuffix("Z")
-    whole, _, fraction = text.partition(".")
-    return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{fraction or 0}")
+    """RFC 3339 with any number of decimals and any offset, as seconds since the epoch."""
+    whole, rest = moment[:19], moment[19:]
+    offset = rest.lstrip(".0123456789")
+    fraction = rest[1 : len(rest) - len(offset)]
+    seconds = datetime.fromisoformat(whole + ("+00:00" if offset == "Z" else offset)).timestamp()
+    return seconds + float(f"0.{fraction or 0}")
 
 
 def words(seconds: float) -> str:

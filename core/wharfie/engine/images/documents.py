@@ -14,8 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from wharfie.engine.identity import parse_rfc3339
 from wharfie.engine.images import reference
 from wharfie.engine.images.platforms import Platform
+from wharfie.engine.model.base import NO_TIME
 from wharfie.engine.model.config import Config
 from wharfie.engine.model.image import ImageHistory
 from wharfie.spi.errors import InvalidArgument, NotFound
@@ -244,6 +246,11 @@ def read_config(data: bytes) -> ImageConfig:
     texts = {key: document.get(key) for key in ("created", "author", "comment", "docker_version")}
     if not all(value is None or isinstance(value, str) for value in texts.values()):
         raise InvalidArgument("invalid image configuration: created, author and comment are texts")
+    created = texts["created"] or NO_TIME
+    try:
+        parse_rfc3339(created)  # lists of all images are sorted by it
+    except ValueError:
+        raise InvalidArgument(f"invalid image configuration: created {created!r} is no time of RFC 3339") from None
     try:
         config = Config.model_validate(document.get("config") or {})
         history = tuple(_history(entry) for entry in document.get("history") or ())
@@ -251,7 +258,7 @@ def read_config(data: bytes) -> ImageConfig:
         raise InvalidArgument(f"invalid image configuration: {error}") from None
     return ImageConfig(
         platform=Platform.of(document),
-        created=texts["created"] or "0001-01-01T00:00:00Z",
+        created=created,
         author=texts["author"] or "",
         comment=texts["comment"] or "",
         docker_version=texts["docker_version"] or "",
