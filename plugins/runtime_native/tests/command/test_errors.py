@@ -29,6 +29,8 @@ def call(tmp_path, capsys):
         (["state", "nope"], 'container \\"nope\\" does not exist'),
         (["state", "../x"], "does not exist"),
         (["kill", "nope", "TERM"], "does not exist"),
+        (["kill", "nope", "9" * 5000], "unknown signal"),
+        (["kill", "nope", "\u00b2"], "unknown signal"),
         (["delete", "nope"], "does not exist"),
         (["spec", "--rootless"], "--rootless cannot be done"),
         (["update", "nope"], "there is nothing to update"),
@@ -65,6 +67,7 @@ def test_debugging_says_what_is_done(call, tmp_path):
     ("config", "text"),
     [
         ("[]", "has no JSON object"),
+        ("[" * 100_000, "config.json: maximum recursion depth exceeded"),
         ("{", "cannot read"),
         ('{"ociVersion": "2.0.0"}', 'ociVersion \\"2.0.0\\" is not supported'),
         ('{"ociVersion": "1.2.0", "root": {"path": "nope"}}', "is not a directory"),

@@ -17,7 +17,7 @@ def read_config(bundle: Path) -> Mapping[str, Any]:
         config = json.loads(file.read_bytes())
     except FileNotFoundError:
         raise InvalidArgument(f"JSON specification file {file} not found") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"cannot read {file}: {error}") from error
     if not isinstance(config, dict):
         raise InvalidArgument(f"{file} has no JSON object")

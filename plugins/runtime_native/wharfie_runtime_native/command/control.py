@@ -40,7 +40,7 @@ def kill_command(session: Session, id: str, signal: str, everyone: bool) -> None
 
 def _number(text: str) -> int:
     """Errors: InvalidArgument."""
-    if text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) < 10:  # Python converts no text of thousands of digits
         number = int(text)
         if 0 < number < signals.NSIG:
             return number

@@ -97,7 +97,7 @@ def _from_file(file: Path, args: tuple[str, ...]) -> dict[str, Any]:
         raise InvalidArgument("give either --process or a command")
     try:
         process = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"cannot read the process from {file}: {error}") from error
     if not isinstance(process, dict):
         raise InvalidArgument(f"{file} has no JSON object")

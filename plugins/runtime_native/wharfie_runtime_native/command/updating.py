@@ -71,7 +71,7 @@ def _from_file(name: str) -> dict[str, Any]:
         else:
             with open(name, "rb") as file:
                 wanted = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"cannot read resources from {name}: {error}") from error
     if not isinstance(wanted, dict):
         raise InvalidArgument(f"{name} has no JSON object")
