@@ -79,7 +79,7 @@ def test_no_capability_is_inherited_and_no_descriptor(daemon, name, user):
     """CVE-2022-24769, CVE-2016-9962, CVE-2024-21626: of first process and exec, with a terminal and without."""
     script = "grep -E 'Cap(Inh|Amb)' /proc/self/status; ls /proc/self/fd | tr '\\n' ' '; readlink /proc/self/cwd"
     daemon.docker("run", "-d", "--name", name, "--user", user, "busybox", "sh", "-c", f"{script}; exec sleep 300")
-    first = until(lambda: daemon.docker("logs", name), what="the first process's words")
+    first = until(lambda: (told := daemon.docker("logs", name)).endswith("/") and told, what="the first process's words")
     for out in (
         first,
         daemon.docker("exec", name, "sh", "-c", script),

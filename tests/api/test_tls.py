@@ -7,9 +7,10 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import uvloop
@@ -53,15 +54,18 @@ def secure(certificates: Path, served) -> Iterator[SimpleNamespace]:
     client.load_cert_chain(str(certificates / "client.pem"), str(certificates / "client.key"))
     stranger = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
 
+    def open_raw() -> socket.socket:
+        return socket.create_connection(("127.0.0.1", port), timeout=10)
+
     def connect(context: ssl.SSLContext = client) -> ssl.SSLSocket:
-        raw = socket.create_connection(("127.0.0.1", port), timeout=10)
+        raw = open_raw()
         try:
             return context.wrap_socket(raw, server_hostname="localhost")
         except BaseException:
             raw.close()
             raise
 
-    yield SimpleNamespace(connect=connect, stranger=stranger, served=served)
+    yield SimpleNamespace(connect=connect, raw=open_raw, trusted=client, stranger=stranger, served=served)
     server.should_exit = True
     thread.join(10)
     assert not thread.is_alive()
@@ -84,36 +88,53 @@ def test_a_client_without_a_certificate_is_refused(secure):
 
 
 def test_the_end_of_stdin_leaves_output_open(secure, api_tools):
-    with secure.connect() as client:
+    with secure.raw() as raw:
+        client = Client(raw, secure.trusted)
         client.sendall(
             b"POST /containers/box/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\n"
             b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\nearly"
         )
         status, _, rest = api_tools.read_head(client)
         assert status == 101
-        _half_close(client)
-        data = rest + _read_plain(client)
+        client.half_close()
+        data = rest + api_tools.read_all(client)
     assert data.endswith(b"end after 5")
 
 
-def _half_close(client: ssl.SSLSocket) -> None:
-    """Say that no more will come (close_notify) and go on reading, as Go's CloseWrite does; `unwrap` would wait."""
-    client.setblocking(False)
-    with contextlib.suppress(ssl.SSLWantReadError):
-        client._sslobj.shutdown()  # type: ignore[attr-defined]  # SSL_shutdown: the only way to it
-    client.settimeout(10)
+class Client:
+    """TLS whose two directions end by themselves, as in Go; an SSLSocket reads while it says that no more will come."""
 
+    def __init__(self, raw: socket.socket, context: ssl.SSLContext) -> None:
+        self._raw = raw
+        self._came, self._goes = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._came, self._goes, server_hostname="localhost")
+        self._until_done(self._tls.do_handshake)
 
-def _read_plain(client: ssl.SSLSocket) -> bytes:
-    data = b""
-    while True:
-        try:
-            piece = client.recv(65536)
-        except ssl.SSLZeroReturnError:
-            return data
-        if not piece:
-            return data
-        data += piece
+    def sendall(self, data: bytes) -> None:
+        self._tls.write(data)
+        self._raw.sendall(self._goes.read())
+
+    def recv(self, size: int) -> bytes:
+        with contextlib.suppress(ssl.SSLZeroReturnError):
+            return self._until_done(lambda: self._tls.read(size))
+        return b""
+
+    def half_close(self) -> None:
+        """close_notify."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self._raw.sendall(self._goes.read())
+
+    def _until_done(self, step: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                done = step()
+            except ssl.SSLWantReadError:
+                self._raw.sendall(self._goes.read())
+                self._came.write(self._raw.recv(65536))
+            else:
+                self._raw.sendall(self._goes.read())
+                return done
 
 
 def test_the_user_is_the_certificates_name(secure, api_tools, serve):

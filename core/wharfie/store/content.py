@@ -326,12 +326,14 @@ class ContentStore:
         return self._ingest / f"spool-{secrets.token_hex(8)}"
 
     def settle(self, descriptor: int, path: Path, digest: str) -> None:
-        """Make a written file durable, then give it its name, then make the name durable."""
+        """Make a written file durable, then give it its name, then make the name durable. What was left of a download of it
+        is needed no more."""
         with _disk():
             os.fchmod(descriptor, 0o644)
             os.fsync(descriptor)
             path.replace(self.path(digest))
             _sync_folder(self._blobs)
+        self.drop_leftovers([digest])
 
     def remove(self, digest: str) -> None:
         """Succeeds when it is not there."""
