@@ -113,7 +113,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._between_messages = False
-        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
+        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]  # ASGI allows more than uvicorn's type
 
     def on_message_complete(self) -> None:
         self._between_messages = True

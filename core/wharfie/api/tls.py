@@ -12,6 +12,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 from wharfie.api.protocol import Peer, Protocol
 
@@ -93,7 +94,8 @@ class _Tunnel:
         if not certificate:
             return Peer()
         subject = (self._tls.getpeercert() or {}).get("subject", ())
-        names = [value for part in subject for key, value in part if key == "commonName"]  # type: ignore[str-unpack]
+        pairs: list[Any] = [pair for part in subject for pair in part]  # (key, value); the stub knows only of strings
+        names = [value for key, value in pairs if key == "commonName"]
         return Peer(user=str(names[0]) if names else "", authentication="TLS", certificates=(certificate,))
 
     async def handshake(self) -> None:

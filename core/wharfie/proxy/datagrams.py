@@ -115,7 +115,7 @@ class DatagramPort:
                 return
             client.silence.postpone(IDLE)
             with contextlib.suppress(OSError):
-                self.bound.sendmsg([data], client.ancillary, 0, client.address)  # type: ignore[arg-type]
+                self.bound.sendmsg([data], client.ancillary, 0, client.address)  # type: ignore[arg-type]  # as it came
 
     def _forget_all(self) -> None:
         for key in list(self._clients):

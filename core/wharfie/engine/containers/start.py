@@ -9,6 +9,7 @@ it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import shutil
 import time
@@ -162,7 +163,7 @@ class Starter:
         sources: list[tuple[MountPoint, str]] = []
         for mount in container.mounts:
             if mount.type == "volume":
-                undo.add("volume", lambda mount=mount: self.volumes.unmount(mount, container))  # type: ignore[misc]
+                undo.add("volume", functools.partial(self.volumes.unmount, mount, container))
                 folder = await self.volumes.mount(mount, container)
                 mount.source = str(folder)
                 sources.append((mount, str(await staging.part(folder, mount.subpath) if mount.subpath else folder)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 
 from wharfie.engine.events import Events
@@ -93,10 +93,7 @@ class Networks:
         return [
             record
             for record in self._records.values()
-            if _any(filters.get("driver", ()), lambda text, r=record: text == r.driver)  # type: ignore[misc]
-            and _any(filters.get("id", ()), lambda text, r=record: text in r.id)  # type: ignore[misc]
-            and _any(filters.get("name", ()), lambda text, r=record: text in r.name)  # type: ignore[misc]
-            and _any(filters.get("scope", ()), lambda text, r=record: text == r.scope)  # type: ignore[misc]
+            if _matches(record, filters)
             and labels_match(filters, record.labels)
             and (not kinds or ("builtin" if record.predefined else "custom") in kinds)
             and (dangling is None or dangling == (not record.predefined and not self.endpoints(record.id)))
@@ -387,8 +384,15 @@ class Networks:
         self._made.clear()
 
 
-def _any(wanted: Sequence[str], test: Callable[[str], bool]) -> bool:
-    return not wanted or any(test(text) for text in wanted)
+def _matches(record: NetworkRecord, filters: Filters) -> bool:
+    """The filters by one field each: of several values one has to fit."""
+    tests: Mapping[str, Callable[[str], bool]] = {
+        "driver": lambda text: text == record.driver,
+        "id": lambda text: text in record.id,
+        "name": lambda text: text in record.name,
+        "scope": lambda text: text == record.scope,
+    }
+    return all(not filters.get(name) or any(map(test, filters[name])) for name, test in tests.items())
 
 
 def _used(joined: Iterable[JoinedEndpoint], network_id: str) -> bool:

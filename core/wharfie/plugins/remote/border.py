@@ -125,6 +125,7 @@ def _hints(function: Any) -> dict[str, Any]:
 def _bound(contract: type[Driver[Any]], hint: Any) -> Any:
     """`frozenset[C]` with the contract's own enumeration for C."""
     if any(isinstance(one, TypeVar) for one in typing.get_args(hint)):
+        # types.get_original_bases is of Python 3.12.
         [base] = [one for one in contract.__orig_bases__ if typing.get_origin(one) is Driver]  # type: ignore[attr-defined]
         return hint[typing.get_args(base)[0]]
     return hint
