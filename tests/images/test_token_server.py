@@ -127,7 +127,8 @@ def test_push_and_pull_with_tokens(with_house, make, guarded, life) -> None:
         image = house.images.get(f"{name}:1").id
         await house.images.push(name, "1", auth=ME, progress=lambda line: None)
         scopes = {scope for query in tokens.asked for scope in query.get("scope", [])}
-        assert "repository:team/image:pull,push" in scopes
+        # Debian's registry names the actions in any order.
+        assert scopes & {"repository:team/image:pull,push", "repository:team/image:push,pull"}
         assert all(query["service"] == ["registry"] for query in tokens.asked)
         assert (len(tokens.asked) <= 2) == (life == 300)  # one for each scope
 
