@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from conftest import House, eventually, fds, frames, read_all
 
-from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, OutOfSpace
+from wharfie.shim.connection import Connection
+from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, OutOfSpace, Unavailable
 from wharfie.spi.runtime import AttachRequest, ExecExited, Exited, Io, OutOfMemory, Preparation
 
 
@@ -85,6 +86,28 @@ def test_delete_of_a_running_container_needs_force(house: House) -> None:
     house.driver.delete("one", force=True)
     assert house.event(Exited).exit.code == 137
     assert not Path(f"/proc/{process.pid}").exists()
+
+
+def test_a_shim_that_hung_up_has_ended_also_before_the_reader_hears_of_it() -> None:
+    """Of two who delete one container the second may find nobody at the other end: that is as good as done."""
+    ours, theirs = socket.socketpair()
+    connection = Connection("one", ours)
+    assert not connection.ended
+    theirs.close()
+    with pytest.raises(Unavailable):
+        connection.call("delete", 10)
+    assert connection.ended
+    connection.end()
+
+
+def test_several_delete_one_container_at_a_time(house: House) -> None:
+    for number in range(5):
+        name = f"one{number}"
+        house.create(name, "exec sleep 100")
+        with ThreadPoolExecutor(8) as threads:
+            for done in [threads.submit(house.driver.delete, name, force=True) for _ in range(8)]:
+                done.result()
+        assert not house.folder(name).exists()
 
 
 def test_delete_of_a_container_that_was_never_started(house: House, options: dict[str, str], tmp_path: Path) -> None:

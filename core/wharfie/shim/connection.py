@@ -36,6 +36,7 @@ class Connection:
         self._pending: dict[int, Future[Any]] = {}
         self._number = 0
         self._ended = False
+        self._hung_up = False  # by the shim, which the reader thread may hear of later than a sender
         sock.setblocking(True)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_LIMIT, 0))
 
@@ -53,6 +54,7 @@ class Connection:
                 send(self.sock, {"version": 1, "request": number, "do": do, **arguments}, fds)
             except OSError as error:
                 # A frame may have been sent in part; nothing can follow it.
+                self._hung_up = isinstance(error, ConnectionError)
                 self._pending.pop(number, None)
                 answer.set_exception(Unavailable(f"shim of container {self.id}: {do}: {error}"))
                 self._shut()
@@ -85,7 +87,8 @@ class Connection:
 
     @property
     def ended(self) -> bool:
-        return self._ended
+        """Whether the shim is gone, or has let go of the daemon."""
+        return self._ended or self._hung_up
 
     def hang_up(self) -> None:
         """Let go of the shim; the reader thread does the rest."""
