@@ -43,6 +43,7 @@ def interpreter() -> str:
 def run_sealed(words: frozenset[str]) -> None:
     """Begin this program anew from a sealed copy of its interpreter, when one of its arguments is among `words`; at once,
     before it does anything. Returns in the copy, and where there is nothing to do. Errors: OSError."""
-    if words.isdisjoint(sys.argv[1:]) or os.readlink("/proc/self/exe").startswith(f"/memfd:{NAME}"):  # noqa: PTH115
+    program = os.readlink("/proc/self/exe")  # noqa: PTH115  # pathlib is not imported before the copy runs
+    if words.isdisjoint(sys.argv[1:]) or program.startswith(f"/memfd:{NAME}"):
         return
     os.execve(sealed_interpreter(), [sys.executable, *sys.orig_argv[1:]], os.environ)
