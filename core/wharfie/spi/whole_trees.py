@@ -28,6 +28,7 @@ from wharfie.spi import tree
 from wharfie.spi.driver import Context, Fault, FileDescriptor, Usage
 from wharfie.spi.errors import Conflict, NotFound, OutOfSpace, Unsupported
 from wharfie.spi.inroot import FOLDER
+from wharfie.spi.placement import spread_out
 from wharfie.spi.storage import Change, Layer, Mount, SnapshotOptions, StorageDriver
 from wharfie.spi.tar import Whiteouts, unpack
 from wharfie.spi.tree import Tree
@@ -79,6 +80,7 @@ class WholeTreeDriver(StorageDriver):
     def open(self) -> None:
         for folder in (self._trees, self._staging, self._trash):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spread_out(self._staging)
         self._records, self._broken = {}, {}
         for folder in self._trees.iterdir():
             try:

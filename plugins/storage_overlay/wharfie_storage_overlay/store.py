@@ -31,6 +31,7 @@ from pathlib import Path
 from wharfie.spi import nodes
 from wharfie.spi.errors import Conflict, NotFound
 from wharfie.spi.inroot import FOLDER
+from wharfie.spi.placement import spread_out
 from wharfie_storage_overlay.trash import Trash
 
 
@@ -69,6 +70,7 @@ class Store:
         """Make the folders and read what is there."""
         for folder in (self._layers_folder, self._links, self._snapshots_folder, self._staging):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spread_out(self._staging)
         self._trash.open()
         self._layers, self._snapshots, self._broken = {}, {}, {}
         for folder in self._layers_folder.iterdir():
