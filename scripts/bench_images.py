@@ -15,20 +15,19 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from bench import OURS, THEIRS, BenchFailed, Contender, Figure, console, contenders, report
+from contest import OURS, THEIRS, BenchFailed, Contender, Figure, conduct, console, contenders, in_turns, options, report
 from rich.progress import Progress
 
 from wharfie.client.client import Client
-from wharfie.client.errors import ClientError
 
 LAYERS = 4
 FILES = 2000
@@ -207,45 +206,34 @@ def measure(engines: Sequence[Contender], rounds: int, folder: Path, *, files: i
             stack.callback(registries[engine.name].close)
         registries[engines[0].name].fill(archive)
         task = progress.add_task("images", total=rounds * len(engines))
-        for number in range(rounds):
-            for engine in engines if number % 2 == 0 else reversed(engines):
-                round_of(engine, registries[engine.name], archive)
-                progress.advance(task)
+        for engine in in_turns(engines, rounds):
+            round_of(engine, registries[engine.name], archive)
+            progress.advance(task)
         for engine in engines:
             make_listed(engine, listed)
         for engine in engines:
             lists(engine, listed)
 
 
+def work(engines: Sequence[Contender], arguments: argparse.Namespace) -> int:
+    """All of it. Errors: BenchFailed, ClientError."""
+    for engine in engines:
+        engine.start()
+    with tempfile.TemporaryDirectory(prefix="wharfie-bench-") as folder:
+        measure(engines, arguments.rounds, Path(folder), files=arguments.files, listed=arguments.listed)
+    return report(engines, FIGURES, client="the API", rounds=arguments.rounds, target=arguments.json)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Images: our engine beside dockerd, if one is installed.")
-    parser.add_argument("--rounds", type=int, default=3, help="samples of each figure (default 3)")
-    parser.add_argument("--engine", action="append", choices=(OURS, THEIRS), help="only this one; repeatable")
-    parser.add_argument("--json", metavar="FILE", help="write everything that was found there too; - for standard output")
+    parser = options("Images: our engine beside dockerd, if one is installed.", rounds=3)
     parser.add_argument("--files", type=int, default=FILES, help=f"in each layer (default {FILES})")
     parser.add_argument("--listed", type=int, default=LISTED, help=f"images that are listed (default {LISTED})")
     arguments = parser.parse_args()
-    missing = [name for name in ("docker-registry", "skopeo", "nsenter") if shutil.which(name) is None]
-    if os.geteuid() != 0 or missing:
-        console.print(f"This needs {' and '.join(missing)}." if missing else "Run this as root.")
-        return 1
-    engines = contenders(arguments.engine or (OURS, THEIRS))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        for engine in engines:
-            engine.start()
-        with tempfile.TemporaryDirectory(prefix="wharfie-bench-") as folder:
-            measure(engines, arguments.rounds, Path(folder), files=arguments.files, listed=arguments.listed)
-        return report(engines, FIGURES, client="the API", rounds=arguments.rounds, target=arguments.json)
-    except (BenchFailed, ClientError, OSError) as error:
-        console.print(f"[red]{error}[/]")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for engine in engines:
-            engine.end()
+    return conduct(
+        partial(contenders, arguments.engine or (OURS, THEIRS)),
+        partial(work, arguments=arguments),
+        needs=("docker-registry", "skopeo", "nsenter"),
+    )
 
 
 if __name__ == "__main__":

@@ -9,9 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -19,10 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from bench import IMAGE, OURS, THEIRS, BenchFailed, Contender, Figure, console, contenders, report
+from contest import IMAGE, OURS, THEIRS, BenchFailed, Contender, Figure, conduct, contenders, in_turns, options, report
 
 from wharfie.client.client import Client
-from wharfie.client.errors import ClientError
 
 NETWORKS, ENDPOINTS, PORTS = 200, 500, 1000
 SECONDS = 3
@@ -183,41 +179,30 @@ def _connections(engine: Contender, address: str) -> float:
     raise BenchFailed(f"{engine.name}: {address} port {FIRST_PORT} is not reached: {result.stderr[-300:]}")
 
 
+def work(engines: Sequence[Contender], arguments: argparse.Namespace) -> int:
+    """All of it. Errors: BenchFailed, ClientError."""
+    for engine in engines:
+        engine.start()
+        engine.load_image()
+    for engine in in_turns(engines, arguments.rounds):
+        many_networks(engine, arguments.networks, arguments.endpoints)
+        many_ports(engine, arguments.ports)
+        throughput(engine, arguments.seconds)
+    return report(engines, FIGURES, client="the API", rounds=arguments.rounds, target=arguments.json)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Networks: our engine beside dockerd, if one is installed.")
-    parser.add_argument("--rounds", type=int, default=1, help="samples of each figure (default 1)")
-    parser.add_argument("--engine", action="append", choices=(OURS, THEIRS), help="only this one; repeatable")
-    parser.add_argument("--json", metavar="FILE", help="write everything that was found there too; - for standard output")
+    parser = options("Networks: our engine beside dockerd, if one is installed.", rounds=1)
     parser.add_argument("--networks", type=int, default=NETWORKS, help=f"(default {NETWORKS})")
     parser.add_argument("--endpoints", type=int, default=ENDPOINTS, help=f"(default {ENDPOINTS})")
     parser.add_argument("--ports", type=int, default=PORTS, help=f"(default {PORTS})")
     parser.add_argument("--seconds", type=int, default=SECONDS, help=f"of each throughput (default {SECONDS})")
     arguments = parser.parse_args()
-    missing = [program for program in ("nsenter", "iperf3") if shutil.which(program) is None]
-    if os.geteuid() != 0 or missing:
-        console.print(f"This needs {' and '.join(missing)}." if os.geteuid() == 0 else "Run this as root.")
-        return 1
-    engines = contenders(arguments.engine or (OURS, THEIRS))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        for engine in engines:
-            engine.start()
-            engine.load_image()
-        for number in range(arguments.rounds):
-            for engine in engines if number % 2 == 0 else reversed(engines):
-                many_networks(engine, arguments.networks, arguments.endpoints)
-                many_ports(engine, arguments.ports)
-                throughput(engine, arguments.seconds)
-        return report(engines, FIGURES, client="the API", rounds=arguments.rounds, target=arguments.json)
-    except (BenchFailed, ClientError, OSError) as error:
-        console.print(f"[red]{error}[/]")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for engine in engines:
-            engine.end()
+    return conduct(
+        partial(contenders, arguments.engine or (OURS, THEIRS)),
+        partial(work, arguments=arguments),
+        needs=("nsenter", "iperf3"),
+    )
 
 
 if __name__ == "__main__":

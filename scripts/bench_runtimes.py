@@ -5,24 +5,21 @@ Each is started as an engine would start it, so most of what is measured of ours
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import busybox_image
-from bench import BIN, OURS, BenchFailed, Contender, Figure, console, report
+from contest import BIN, OURS, BenchFailed, Contender, Figure, conduct, console, in_turns, options, report
 
 BESIDE: Final = ("runc", "crun")
 FIGURES: Sequence[Figure] = (
@@ -68,13 +65,6 @@ def make_bundle(runtime: Contender) -> None:
         (folder / "config.json").write_text(json.dumps(config))
 
 
-@contextlib.contextmanager
-def _timed(runtime: Contender, key: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    runtime.add(key, (time.perf_counter() - began) * 1000)
-
-
 def _call(runtime: Contender, *words: str, folder: str = "sleep") -> None:
     """Errors: BenchFailed."""
     with tempfile.TemporaryFile() as output:  # no pipe, which a container would keep open
@@ -94,7 +84,7 @@ def _call(runtime: Contender, *words: str, folder: str = "sleep") -> None:
 
 def life(runtime: Contender) -> None:
     """One container in one go, and one step by step."""
-    with _timed(runtime, "run"):
+    with runtime.timed("run"):
         _call(runtime, "run", "box", folder="true")
     for key, words in (
         ("create", ("create", "box")),
@@ -103,7 +93,7 @@ def life(runtime: Contender) -> None:
         ("exec", ("exec", "box", "true")),
         ("delete", ("delete", "--force", "box")),
     ):
-        with _timed(runtime, key):
+        with runtime.timed(key):
             _call(runtime, *words)
 
 
@@ -121,34 +111,26 @@ def able(runtime: Contender) -> bool:
     return True
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="wharfie-runtime beside runc and crun, where they are installed.")
-    parser.add_argument("--rounds", type=int, default=15, help="samples of each figure (default 15)")
-    parser.add_argument("--engine", action="append", choices=(OURS, *BESIDE), help="only this one; repeatable")
-    parser.add_argument("--json", metavar="FILE", help="write everything that was found there too; - for standard output")
-    arguments = parser.parse_args()
-    if os.geteuid() != 0:
-        console.print("Runtimes make namespaces and mounts: run this as root.")
-        return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    runtimes = contenders(arguments.engine or (OURS, *BESIDE))
+def work(runtimes: Sequence[Contender], rounds: int, target: str | None) -> int:
+    """All of it. Errors: BenchFailed."""
     try:
         running = [runtime for runtime in runtimes if able(runtime)]
-        for number in range(arguments.rounds):
-            for runtime in running if number % 2 == 0 else reversed(running):
-                life(runtime)
-        return report(running, FIGURES, client="none", rounds=arguments.rounds, target=arguments.json, beside=BESIDE[0])
-    except (BenchFailed, OSError) as error:
-        console.print(f"[red]{error}[/]")
-        return 1
-    except KeyboardInterrupt:
-        return 130
+        for runtime in in_turns(running, rounds):
+            life(runtime)
+        return report(running, FIGURES, client="none", rounds=rounds, target=target, beside=BESIDE[0])
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         for runtime in runtimes:
             with contextlib.suppress(BenchFailed, OSError):
                 _call(runtime, "delete", "--force", "box", folder=".")
-            runtime.end()
+
+
+def main() -> int:
+    names = (OURS, *BESIDE)
+    parser = options("wharfie-runtime beside runc and crun, where they are installed.", rounds=15, names=names)
+    arguments = parser.parse_args()
+    return conduct(
+        partial(contenders, arguments.engine or names), partial(work, rounds=arguments.rounds, target=arguments.json)
+    )
 
 
 if __name__ == "__main__":

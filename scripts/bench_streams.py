@@ -8,18 +8,31 @@ import argparse
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from bench import BIN, IMAGE, OURS, SETTLE_SECONDS, THEIRS, BenchFailed, Contender, Figure, console, contenders, report
+from contest import (
+    BIN,
+    IMAGE,
+    OURS,
+    SETTLE_SECONDS,
+    THEIRS,
+    BenchFailed,
+    Contender,
+    Figure,
+    conduct,
+    contenders,
+    in_turns,
+    options,
+    report,
+)
 
 from wharfie.client.client import Client
-from wharfie.client.errors import ClientError
 
 MEGABYTE = 1_000_000
 LOGGED, ATTACHED, COPIED = 200, 300, 100
@@ -156,41 +169,27 @@ def measure(engines: Sequence[Contender], bench: Bench, rounds: int) -> None:
         bench.execs(engine)
         engine.samples.clear()
     for times, step in plan:
-        for number in range(times):
-            for engine in engines if number % 2 == 0 else reversed(engines):
-                step(engine)
+        for engine in in_turns(engines, times):
+            step(engine)
+
+
+def work(engines: Sequence[Contender], arguments: argparse.Namespace) -> int:
+    """All of it. Errors: BenchFailed, ClientError."""
+    program = shutil.which("docker") or str(BIN / "wharfie")
+    with tempfile.TemporaryDirectory(prefix="wharfie-bench-files-") as folder:
+        bench = Bench(program, Path(folder), arguments.part)
+        for engine in engines:
+            engine.start()
+            engine.load_image()
+        measure(engines, bench, arguments.rounds)
+    return report(engines, FIGURES, client=Path(program).name, rounds=arguments.rounds, target=arguments.json)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Streams and copies: our engine beside dockerd, if one is installed.")
-    parser.add_argument("--rounds", type=int, default=6, help="samples of each figure, of the long ones half (default 6)")
-    parser.add_argument("--engine", action="append", choices=(OURS, THEIRS), help="only this one; repeatable")
-    parser.add_argument("--json", metavar="FILE", help="write everything that was found there too; - for standard output")
+    parser = options("Streams and copies: our engine beside dockerd, if one is installed.", rounds=6)
     parser.add_argument("--part", type=float, default=1.0, help="of the amounts, to try this out (default 1)")
     arguments = parser.parse_args()
-    if os.geteuid() != 0:
-        console.print("Run this as root.")
-        return 1
-    program = shutil.which("docker") or str(BIN / "wharfie")
-    engines = contenders(arguments.engine or (OURS, THEIRS))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with tempfile.TemporaryDirectory(prefix="wharfie-bench-files-") as folder:
-            bench = Bench(program, Path(folder), arguments.part)
-            for engine in engines:
-                engine.start()
-                engine.load_image()
-            measure(engines, bench, arguments.rounds)
-        return report(engines, FIGURES, client=Path(program).name, rounds=arguments.rounds, target=arguments.json)
-    except (BenchFailed, ClientError, OSError) as error:
-        console.print(f"[red]{error}[/]")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for engine in engines:
-            engine.end()
+    return conduct(partial(contenders, arguments.engine or (OURS, THEIRS)), partial(work, arguments=arguments))
 
 
 if __name__ == "__main__":
