@@ -91,13 +91,13 @@ def _print(kind: str, id: str, engine: CommandEngine | None = None) -> None:
 
 
 def _data(stats: Mapping[str, Any]) -> dict[str, Any]:
-    """The counters by runc's names (its types/events.go)."""
+    """The counters by runc's names (its types/events.go). What version 2 does not count is left out, or 0 where runc has 0."""
     cpu, memory, raw = stats["cpu"], stats["memory"], stats["memory"]["stats"]
     return {
         "cpu": {
             "usage": {
                 "total": cpu["usage_ns"],
-                "percpu": cpu["percpu_ns"],
+                **({"percpu": cpu["percpu_ns"]} if "percpu_ns" in cpu else {}),
                 "kernel": cpu["system_ns"],
                 "user": cpu["user_ns"],
             },
@@ -109,13 +109,13 @@ def _data(stats: Mapping[str, Any]) -> dict[str, Any]:
         },
         "memory": {
             "cache": raw.get("cache", raw.get("file", 0)),
-            "usage": {key: memory[name] for key, name in _MEMORY.items()},
+            "usage": {"failcnt": 0, **{key: memory[name] for key, name in _MEMORY.items() if name in memory}},
             "raw": raw,
         },
         "pids": {"current": stats["pids"]["current"], "limit": stats["pids"]["limit"]},
         "blkio": {
             "ioServiceBytesRecursive": list(_block(stats["blkio"])),
-            "ioServicedRecursive": list(_block(stats["blkio_serviced"])),
+            "ioServicedRecursive": list(_block(stats.get("blkio_serviced", ()))),
         },
         "hugetlb": {},
         "intel_rdt": {},
