@@ -67,6 +67,9 @@ class EchoContainers:
         self.engine.filters = filters
         return [self.box]
 
+    def rendered(self, container: Container) -> dict[object, Any]:
+        return {}
+
     def check_attach(self, ref, keys):
         return self.get(ref)
 

@@ -7,8 +7,9 @@ from starlette.responses import Response
 
 from wharfie.api.call import Asked
 from wharfie.api.query import Filters, Flag, Integer, Text
-from wharfie.api.responses import Empty, Json
-from wharfie.api.views.container import container_view, summary_view
+from wharfie.api.responses import Empty, Json, Rendered
+from wharfie.api.views.container import container_view
+from wharfie.api.views.summary import summary_list
 from wharfie.engine.model.container import ContainerCreate
 from wharfie.engine.model.update import UpdateRequest
 from wharfie.spi.errors import InvalidArgument
@@ -26,7 +27,7 @@ async def list_containers(
     containers = call.engine.containers
     found = containers.matching(all=all, limit=limit or 0, filters=filters)
     sizes = {container.id: await containers.size(container) for container in found} if size else {}
-    return Json([summary_view(call.engine, container, call.version, sizes.get(container.id)) for container in found])
+    return Rendered(summary_list(call.engine, found, call.version, sizes))
 
 
 @router.get("/containers/{ref}/json")

@@ -21,6 +21,12 @@ class Json(Response):
         return to_json(content, inf_nan_mode="null") + b"\n"
 
 
+class Rendered(Response):
+    """A JSON answer whose text is there already."""
+
+    media_type = "application/json"
+
+
 class Empty(Response):
     """An answer without a body: 204, 201, 200 or 304."""
 

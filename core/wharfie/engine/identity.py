@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import cache, lru_cache
 from importlib import resources
 
 from wharfie.spi.errors import InvalidArgument
@@ -34,6 +35,7 @@ def rfc3339(time_ns: int | None = None) -> str:
 _RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
 
 
+@lru_cache(maxsize=4096)  # lists are sorted by it
 def parse_rfc3339(text: str) -> int:
     """Nanoseconds since the epoch; 0 for Go's zero time. Any offset, and any number of decimals.
 
@@ -70,6 +72,7 @@ def check_name(name: str) -> str:
     return bare
 
 
+@cache
 def _words(file: str) -> tuple[str, ...]:
     return tuple(resources.files("wharfie.engine").joinpath(file).read_text().split())
 

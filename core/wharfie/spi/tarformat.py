@@ -43,6 +43,7 @@ _PAX, _PAX_SOLARIS, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK = b"x", b"X", b"g", b"L"
 _KINDS = frozenset({REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, FOLDER, FIFO})
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
+_SUM_AT, _BLANK_SUM = 148, b" " * 8  # the sum is made as if blanks stood in its place
 _GNU_SPARSE_FIELDS = struct.Struct("96sB12s")  # at 386: four pairs, "extended" flag, real size
 _CHUNK = 1 << 20
 _PATIENCE_MS = 5_000
@@ -447,30 +448,31 @@ def trailer() -> bytes:
 
 
 def _ustar(entry: Entry, seconds: int) -> bytes:
-    def octal(value: int, width: int) -> bytes:
-        return b"%0*o\0" % (width - 1, value if 0 <= value < 8 ** (width - 1) else 0)
+    major, minor = entry.device
+    block = _HEADER.pack(
+        entry.path[:100],
+        b"%07o" % (entry.mode & 0o7777),
+        b"%07o" % _fitting(entry.uid, 7),
+        b"%07o" % _fitting(entry.gid, 7),
+        b"%011o" % _fitting(entry.size, 11),
+        b"%011o" % _fitting(seconds, 11),
+        _BLANK_SUM,
+        entry.kind,
+        entry.link[:100],
+        b"ustar\0",
+        b"00",
+        b"",
+        b"",
+        b"%07o" % _fitting(major, 7),
+        b"%07o" % _fitting(minor, 7),
+        b"",
+    )
+    return b"%b%06o\0 %b" % (block[:_SUM_AT], sum(block), block[_SUM_AT + len(_BLANK_SUM) :])
 
-    def block(check: bytes) -> bytes:
-        return _HEADER.pack(
-            entry.path[:100],
-            octal(entry.mode & 0o7777, 8),
-            octal(entry.uid, 8),
-            octal(entry.gid, 8),
-            octal(entry.size, 12),
-            octal(seconds, 12),
-            check,
-            entry.kind,
-            entry.link[:100],
-            b"ustar\0",
-            b"00",
-            b"",
-            b"",
-            octal(entry.device[0], 8),
-            octal(entry.device[1], 8),
-            b"",
-        )
 
-    return block(b"%06o\0 " % sum(block(b" " * 8)))
+def _fitting(value: int, digits: int) -> int:
+    """What a PAX record has to say instead is 0 here."""
+    return value if 0 <= value < 1 << 3 * digits else 0
 
 
 def _seconds(nanoseconds: int) -> bytes:

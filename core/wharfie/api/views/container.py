@@ -1,4 +1,4 @@
-"""Containers: `GET /containers/{id}/json` and the rows of `GET /containers/json`."""
+"""Containers: `GET /containers/{id}/json`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from wharfie.api import versions
 from wharfie.api.versions import Version
 from wharfie.api.views import duration
-from wharfie.api.views.endpoint import network_settings_view, networks_view, port_list_view
+from wharfie.api.views.endpoint import network_settings_view
 from wharfie.engine.model.base import NO_TIME
 from wharfie.engine.model.container import Container, MountPoint, State
-from wharfie.spi.errors import WharfieError
 
 if TYPE_CHECKING:
     from wharfie.engine.engine import Engine
@@ -102,46 +100,6 @@ def mount_view(mount: MountPoint) -> dict[str, Any]:
         if not view[name]:
             del view[name]
     return view
-
-
-def summary_view(engine: Engine, container: Container, version: Version, sizes: Sizes | None) -> dict[str, Any]:
-    """Definition ContainerSummary."""
-    view: dict[str, Any] = {
-        "Id": container.id,
-        "Names": [f"/{container.name}"],
-        "Image": _image_name(engine, container),
-        "ImageID": container.image_id,
-        "Command": _command(container),
-        "Created": int(duration.parse(container.created)),
-        "Ports": port_list_view(container),
-    }
-    if sizes is not None:
-        # Docker leaves a size of 0 out.
-        view.update({name: size for name, size in zip(("SizeRw", "SizeRootFs"), sizes, strict=True) if size})
-    view["Labels"] = container.config.labels
-    view["State"] = container.state.status
-    view["Status"] = status_words(container.state)
-    host: dict[str, Any] = {"NetworkMode": container.host_config.network_mode}
-    if version >= versions.ANNOTATIONS_IN_LISTS and container.host_config.annotations:
-        host["Annotations"] = container.host_config.annotations
-    view["HostConfig"] = host
-    view["NetworkSettings"] = {"Networks": networks_view(container, version)}
-    view["Mounts"] = [mount_view(mount) for mount in container.mounts]
-    return view
-
-
-def _image_name(engine: Engine, container: Container) -> str:
-    """What the user wrote, as long as it still means this image."""
-    name = container.config.image
-    try:
-        return name if not name or engine.images.get(name).id == container.image_id else container.image_id
-    except WharfieError:
-        return container.image_id
-
-
-def _command(container: Container) -> str:
-    path, *arguments = container.command or [""]
-    return " ".join([path, *(f"'{argument}'" if " " in argument else argument for argument in arguments)])
 
 
 def status_words(state: State) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 
 
+@lru_cache(maxsize=4096)  # lists ask for the same times again and again
 def parse(moment: str) -> float:
     """RFC 3339 with any number of decimals and any offset, as seconds since the epoch."""
     whole, rest = moment[:19], moment[19:]

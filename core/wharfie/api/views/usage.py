@@ -7,8 +7,8 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from wharfie.api.versions import Version
-from wharfie.api.views.container import summary_view as container_summary
 from wharfie.api.views.image import summary_view as image_summary
+from wharfie.api.views.summary import summary_view as container_summary
 from wharfie.api.views.volume import volume_view
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from wharfie.engine.containers.waiting import Waiting
 from wharfie.engine.identity import by_prefix
@@ -38,6 +39,8 @@ class Live:
     """A user's stop, kill or restart is under way: the restart policy keeps out."""
     graph: dict[str, str] | None = None
     """What the storage driver said of the container's layer, which does not change."""
+    rendered: dict[object, Any] = field(default_factory=dict)
+    """What the API has made of the record, by keys of its own; emptied when the record changes."""
 
 
 class Catalog:
@@ -82,7 +85,10 @@ class Catalog:
         return self._records[match]
 
     def live(self, container: Container) -> Live:
-        return self._live.setdefault(container.id, Live())
+        live = self._live.get(container.id)
+        if live is None:
+            live = self._live[container.id] = Live()
+        return live
 
     def folder(self, container: Container) -> Path:
         """The container's own folder in the data root: hosts, hostname, resolv.conf, its log."""
@@ -113,8 +119,13 @@ class Catalog:
     # ---- changes
 
     async def save(self, container: Container) -> None:
-        """Make the record durable; it is listed from now on."""
-        await self._metadata.put(TABLE, container.id, container.model_dump_json())
+        """Make the record durable; it is listed from now on. Called after each change of it."""
+        rendered = self.live(container).rendered
+        rendered.clear()
+        try:
+            await self._metadata.put(TABLE, container.id, container.model_dump_json())
+        finally:
+            rendered.clear()  # a change that could not be recorded is taken back
         self._records[container.id] = container
 
     async def drop(self, container: Container) -> Live | None:

@@ -91,6 +91,10 @@ class Containers:
         """As inspect shows them."""
         return links.shown(container, self.catalog.get)
 
+    def rendered(self, container: Container) -> dict[object, Any]:
+        """Where the API keeps what it made of the record; emptied when that changes."""
+        return self.catalog.live(container).rendered
+
     def folder(self, container: Container) -> Path:
         return self.catalog.folder(container)
 

@@ -30,13 +30,14 @@ def select(
 ) -> list[Container]:
     """Newest first. Errors: InvalidArgument."""
     tests = _tests(catalog, networks, images, filters)
+    labelled = bool(filters.get("label") or filters.get("label!"))
     wide = all or limit > 0 or bool(filters.get("status") or filters.get("exited"))
     found = [
         container
         for container in catalog
         if (wide or container.state.running or container.state.status == "restarting")
-        and _any_of_all(tests, container)
-        and labels_match(filters, container.config.labels)
+        and (not tests or _any_of_all(tests, container))
+        and (not labelled or labels_match(filters, container.config.labels))
     ]
     found.sort(key=lambda container: parse_rfc3339(container.created), reverse=True)
     if limit <= 0 and (filters.get("before") or filters.get("since")) and not all:

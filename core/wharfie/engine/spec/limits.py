@@ -72,11 +72,10 @@ def _check_memory(host: HostConfig) -> None:
 
 
 def _check_cpu(host: HostConfig) -> None:
-    cpus = os.cpu_count() or 1
     if host.nano_cpus and (host.cpu_quota or host.cpu_period):
         which = "CPU Quota" if host.cpu_quota else "CPU Period"
         raise InvalidArgument(f"Conflicting options: Nano CPUs and {which} cannot both be set")
-    if host.nano_cpus < 0 or host.nano_cpus > cpus * 10**9:
+    if host.nano_cpus and not 0 <= host.nano_cpus <= (cpus := os.cpu_count() or 1) * 10**9:
         raise InvalidArgument(f"range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
     if host.cpu_shares < 0:
         raise InvalidArgument(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")

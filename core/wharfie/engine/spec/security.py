@@ -34,8 +34,12 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 
 def masked_paths() -> list[str]:
     """The list for this host: each CPU's thermal throttle counters are masked too where they exist."""
-    throttles = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle")
-    return [*MASKED_PATHS, *sorted(str(path) for path in throttles)]
+    return [*MASKED_PATHS, *_throttles()]
+
+
+@cache  # read once, as Docker does
+def _throttles() -> tuple[str, ...]:
+    return tuple(sorted(map(str, Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle"))))
 
 
 @dataclass(slots=True)
