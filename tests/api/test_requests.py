@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from wharfie.api import protocol
+
 PING_HEADERS = {
     "api-version": "1.50",
     "docker-experimental": "false",
@@ -192,18 +194,37 @@ def test_two_lengths_are_refused_and_the_connection_is_closed(served, api_tools,
 
 
 @pytest.mark.parametrize(
-    "request_bytes",
+    ("request_bytes", "status"),
     [
-        b"GET /" + b"x" * 100_000,
-        b"GET /_ping HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000,
-        b"NONSENSE\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+        (b"GET /" + b"x" * 100_000, 431),
+        (b"GET /_ping HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000, 431),
+        (b"GET /_ping HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 66_000 + b"\r\n\r\n", 431),
+        (b"NONSENSE\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
     ],
 )
-def test_heads_that_are_too_long_or_none(served, api_tools, request_bytes):
+def test_heads_that_are_too_long_or_none(served, api_tools, request_bytes, status):
     with served.connect() as client:
         client.sendall(request_bytes)
-        assert api_tools.read_all(client).startswith(b"HTTP/1.1 400 ")
+        assert api_tools.read_all(client).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_a_head_that_does_not_come(served, api_tools, monkeypatch):
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
+    whole = b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n"
+    with served.connect() as silent, served.connect() as slow, served.connect() as second, served.connect() as busy:
+        slow.sendall(whole[:9])
+        second.sendall(whole)
+        assert api_tools.read_head(second)[0] == 200
+        second.sendall(whole[:-2])  # its first head was in time
+        busy.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n" + whole[:9])
+        assert api_tools.read_all(silent) == b""
+        assert api_tools.read_all(slow).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert b"HTTP/1.1 408 Request Timeout\r\n" in api_tools.read_all(second)
+        assert api_tools.read_head(busy)[0] == 200  # an answer that is under way is not cut off
+        busy.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            busy.recv(1)
 
 
 def test_start_takes_no_settings(served):

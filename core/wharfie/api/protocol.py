@@ -3,7 +3,7 @@
 Docker's clients turn some requests into raw two-way streams, with `Upgrade: tcp` or without any sign of it; they may send
 the first bytes of stdin in the same packet as the request, and half-close the connection to mark the end of stdin. So
 
-- a request's head is parsed when it is whole (and refused when it grows too long);
+- a request's head is parsed when it is whole, and refused when it grows too long or takes too long to come;
 - what follows a request that may be taken over is kept aside instead of being read as the next request;
 - the client's half-close leaves the connection open as long as a request is under way.
 
@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import httptools
@@ -32,7 +33,10 @@ from wharfie.spi.errors import Cancelled
 HIJACK = "wharfie.hijack"
 
 HEAD_LIMIT = 64 * 1024
-"""Bytes of a request's head."""
+"""Bytes of a request's head; a longer one is answered with 431."""
+HEAD_SECONDS = 300.0
+"""In which a request's head has to be whole, from the connection's beginning or from its own first byte on: Docker's time
+(ReadHeaderTimeout). Who sends less is answered with 408, who sends nothing at all with nothing."""
 EARLY_LIMIT = 64 * 1024
 """Bytes after a request that are kept before reading pauses."""
 
@@ -71,6 +75,7 @@ class Protocol(HttpToolsProtocol):
         self.peer = peer
         self._extensions = {HIJACK: Connection(self)}
         self._head = b""
+        self._head_timer: asyncio.TimerHandle | None = None
         self._between_messages = True
         self._takeable = False
         self._body_left = 0
@@ -79,6 +84,10 @@ class Protocol(HttpToolsProtocol):
         self._gone_callbacks: list[Callable[[], object]] = []
 
     # From the transport
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._expect_head()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -101,6 +110,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._head_is_whole()
         self._tell_gone()
 
     def shutdown(self) -> None:
@@ -147,15 +157,16 @@ class Protocol(HttpToolsProtocol):
             self.send_400_response("Invalid HTTP request received.")
             return
         end = data.find(b"\r\n\r\n")
+        if max(end, len(data) if end < 0 else 0) > HEAD_LIMIT:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            return
         if end < 0:
             self._head = data
-            if len(data) > HEAD_LIMIT:
-                self.send_400_response("Request head too large.")
+            if self._head_timer is None:
+                self._expect_head()
             return
         self._head = b""
-        if end > HEAD_LIMIT:
-            self.send_400_response("Request head too large.")
-            return
+        self._head_is_whole()
         self._takeable = _TAKEABLE.match(data) is not None
         if not self._takeable:
             self._feed(data)
@@ -170,6 +181,30 @@ class Protocol(HttpToolsProtocol):
                 self._take_body(rest)
             elif rest:
                 self._feed(rest)
+
+    def _expect_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+
+    def _head_is_whole(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        if self.busy:
+            self._expect_head()  # a request is still being answered, and ends the connection if need be
+        elif self._head:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answer what is no request, as Go's servers do, and close the connection."""
+        self._head = b""
+        text = f"{status.value} {status.phrase}".encode()
+        head = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+        self.transport.write(b"HTTP/1.1 %b\r\n%b\r\n%b" % (text, head, text))
+        self.transport.close()
 
     def _declared_length(self) -> int:
         headers = dict(self.headers)
@@ -235,6 +270,7 @@ class Protocol(HttpToolsProtocol):
         """End HTTP here without ending the connection, of which somebody holds a duplicate."""
         self.cycle.response_started = self.cycle.response_complete = True
         self.connections.discard(self)
+        self._head_is_whole()
         self.transport.abort()
 
 
