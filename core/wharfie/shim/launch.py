@@ -6,13 +6,12 @@ import importlib.util
 import json
 import os
 import socket
-import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from wharfie.shim.attendant import Attendant
 from wharfie.shim.protocol import Broken, Reader, error_from_message
-from wharfie.shim.sealed import interpreter, sealed_interpreter
 from wharfie.spi.errors import DriverError, Unavailable
 
 SERVE = b"S"
@@ -48,8 +47,7 @@ class Zygote:
         self._module = module
         self._run = run
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._channel: socket.socket | None = None
+        self._attendant: Attendant | None = None
         self._loaded: set[str] = set()
 
     def submit(self, job: bytes, folder: Path, modules: Sequence[str], connection: socket.socket) -> None:
@@ -61,8 +59,9 @@ class Zygote:
         with self._lock:
             for _ in range(2):
                 try:
-                    self._load(self._channel or self._start(), modules)
-                    socket.send_fds(self._channel or self._start(), [message], [connection.fileno()], socket.MSG_NOSIGNAL)
+                    channel = (self._attendant or self._start()).channel
+                    self._load(channel, modules)
+                    socket.send_fds(channel, [message], [connection.fileno()], socket.MSG_NOSIGNAL)
                 except OSError:  # it was killed, or is stuck: once more with a new one
                     self._end()
                 else:
@@ -102,50 +101,21 @@ class Zygote:
     @property
     def pid(self) -> int:
         """0 when it is not running."""
-        process = self._process
-        return process.pid if process is not None else 0
+        attendant = self._attendant
+        return attendant.pid if attendant is not None else 0
 
-    def _start(self) -> socket.socket:
+    def _start(self) -> Attendant:
         """Errors: OSError (it ended, or is not ready in time)."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         folders = dict.fromkeys([folder_of("wharfie"), folder_of(self._module)])
-        image = sealed_interpreter()
-        environment = {"PATH": os.environ.get("PATH", os.defpath)}
-        if "LD_LIBRARY_PATH" in os.environ:  # an interpreter may find its own library by it
-            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-        words = [interpreter(), "-I", "-S", "-X", "utf8", "-c", _BOOT]
-        try:
-            self._process = subprocess.Popen(
-                [*words, str(theirs.fileno()), str(self._run), self._module, *folders],
-                executable=f"/proc/self/fd/{image}",
-                pass_fds=(theirs.fileno(), image),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                env=environment,
-                cwd="/",
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-            os.close(image)
+        self._attendant = attendant = Attendant(_BOOT, [str(self._run), self._module, *folders])
         self._loaded = set()
-        self._channel = ours
-        ours.settimeout(_START)
-        if ours.recv(len(READY)) != READY:
+        attendant.channel.settimeout(_START)
+        if attendant.channel.recv(len(READY)) != READY:
             raise ConnectionError("the zygote has ended")
-        ours.settimeout(_IMPORT)
-        return ours
+        attendant.channel.settimeout(_IMPORT)
+        return attendant
 
     def _end(self) -> None:
-        channel, self._channel = self._channel, None
-        process, self._process = self._process, None
-        if channel is not None:
-            channel.close()
-        if process is not None:
-            try:
-                process.wait(1)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        attendant, self._attendant = self._attendant, None
+        if attendant is not None:
+            attendant.end()

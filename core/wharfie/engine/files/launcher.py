@@ -9,15 +9,14 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from wharfie.shim.attendant import Attendant
 from wharfie.shim.launch import folder_of
-from wharfie.shim.sealed import interpreter, sealed_interpreter
 from wharfie.spi import errors
 from wharfie.spi.errors import DeadlineExceeded, Unavailable, WharfieError
 
@@ -108,8 +107,7 @@ class Session:
 class Launcher:
     """Starts workers; the process behind it starts with the first one and again when it has died."""
 
-    _channel: socket.socket | None = None
-    _process: subprocess.Popen[bytes] | None = None
+    _attendant: Attendant | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     async def session(self, request: Mapping[str, Any], descriptors: Sequence[int] = ()) -> Session:
@@ -134,7 +132,7 @@ class Launcher:
     def _fork(self, message: bytes, descriptors: Sequence[int]) -> int:
         with self._lock:
             for _ in range(2):
-                channel = self._channel or self._start()
+                channel = (self._attendant or self._start()).channel
                 try:
                     socket.send_fds(channel, [message], descriptors)
                     _, received, _, _ = socket.recv_fds(channel, 1, 1)
@@ -145,36 +143,12 @@ class Launcher:
                 self._end()
         raise Unavailable("the process that works on containers' files could not be started: see the daemon's log")
 
-    def _start(self) -> socket.socket:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        image = sealed_interpreter()
-        try:
-            self._process = subprocess.Popen(
-                [interpreter(), "-I", "-S", "-X", "utf8", "-c", _BOOT, str(theirs.fileno()), folder_of("wharfie")],
-                executable=f"/proc/self/fd/{image}",
-                pass_fds=(theirs.fileno(), image),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                cwd="/",
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-            os.close(image)
-        ours.settimeout(PATIENCE)
-        self._channel = ours
-        return ours
+    def _start(self) -> Attendant:
+        self._attendant = attendant = Attendant(_BOOT, [folder_of("wharfie")])
+        attendant.channel.settimeout(PATIENCE)
+        return attendant
 
     def _end(self) -> None:
-        channel, self._channel = self._channel, None
-        process, self._process = self._process, None
-        if channel is not None:
-            channel.close()
-        if process is not None:
-            try:
-                process.wait(1)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        attendant, self._attendant = self._attendant, None
+        if attendant is not None:
+            attendant.end()

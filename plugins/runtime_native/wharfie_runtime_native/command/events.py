@@ -91,7 +91,7 @@ def _print(kind: str, id: str, engine: CommandEngine | None = None) -> None:
 
 
 def _data(stats: Mapping[str, Any]) -> dict[str, Any]:
-    """The counters by runc's names (its types/events.go). What version 2 does not count is left out, or 0 where runc has 0."""
+    """The counters by runc's names (its types/events.go), without those that version 2 does not have."""
     cpu, memory, raw = stats["cpu"], stats["memory"], stats["memory"]["stats"]
     return {
         "cpu": {
