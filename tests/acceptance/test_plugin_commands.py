@@ -127,12 +127,12 @@ def test_metrics(daemon: Daemon):
         if not line.startswith("#"):
             name, _, value = line.rpartition(" ")
             samples[name] = float(value)
-    create = 'kind="volume",driver="acme",method="create"'
+    create = 'driver="acme",kind="volume",method="create"'
     assert samples[f"wharfie_driver_calls_total{{{create}}}"] >= 2
     assert samples[f"wharfie_driver_failures_total{{{create}}}"] >= 1
-    assert samples['wharfie_driver_circuit_open{kind="network",driver="bridge"}'] == 0
-    assert samples['wharfie_driver_restarts_total{kind="volume",driver="acme"}'] == 0
-    state = 'kind="volume",driver="acme",distribution="wharfie-acme",version="0.3",state="open"'
+    assert samples['wharfie_driver_circuit_open{driver="bridge",kind="network"}'] == 0
+    assert samples['wharfie_driver_restarts_total{driver="acme",kind="volume"}'] == 0
+    state = 'distribution="wharfie-acme",driver="acme",kind="volume",state="open",version="0.3"'
     assert samples[f"wharfie_driver_state{{{state}}}"] == 1
     daemon.docker("volume", "rm", "m1")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from wharfie.daemon import config, mapping
+from wharfie.daemon import config, listeners, mapping
 from wharfie.daemon.config import DaemonConfig
 from wharfie.daemon.flags import command
 from wharfie.daemon.keys import KEYS, Fate
@@ -80,6 +80,19 @@ def test_a_key_both_ways_is_a_conflict():
 )
 def test_bad_values_name_the_key(file, words):
     assert words in refused(file)
+
+
+@pytest.mark.parametrize(
+    "address", ["9323", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000", "http://x:1", "a@b:1", "x:1/metrics"]
+)
+def test_addresses_of_metrics_that_are_none(address):
+    with pytest.raises(InvalidArgument, match=r"metrics-addr: .* expected ADDRESS:PORT"):
+        listeners.check_hosts(loaded({"metrics-addr": address}))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9323", ":9323", "[::1]:9323", "localhost:0"])
+def test_addresses_of_metrics(address):
+    listeners.check_hosts(loaded({"metrics-addr": address}))
 
 
 def test_a_switch_that_is_refused_may_be_off():

@@ -203,6 +203,7 @@ class DaemonConfig(BaseModel):
     insecure_registries: list[str] = []
     registry_mirrors: list[str] = []
     mirror: Mirror | None = None
+    metrics_addr: str = ""
 
     @field_validator("ip", "host_gateway_ip")
     @classmethod

@@ -74,6 +74,7 @@ KEYS: tuple[Key, ...] = (
     Key("log-format", Kind.TEXT, "Of the daemon's own log: text or json"),
     Key("experimental", Kind.SWITCH, "Experimental features"),
     Key("labels", Kind.TEXTS, "KEY=VALUE shown by info", flag="label"),
+    Key("metrics-addr", Kind.TEXT, "Serve Prometheus' metrics at ADDRESS:PORT"),
     Key("live-restore", Kind.SWITCH, "Containers go on when the daemon ends"),
     Key("shutdown-timeout", Kind.NUMBER, "Seconds that containers get to stop in at the daemon's end"),
     Key("default-stop-timeout", Kind.NUMBER, "Seconds that a container gets to stop in"),
@@ -170,7 +171,6 @@ KEYS: tuple[Key, ...] = (
     _refused("cpu-rt-runtime", Kind.NUMBER, "real-time scheduling of cgroup v1 is not supported"),
     _refused("default-gateway", Kind.TEXT, "the gateway of containers is the bridge itself; bip sets its address"),
     _refused("default-gateway-v6", Kind.TEXT, "the gateway of containers is the bridge itself; bip6 sets its address"),
-    _refused("metrics-addr", Kind.TEXT, "metrics are part of the API: GET /wharfie/metrics"),
     _refused("rootless", Kind.SWITCH, "this daemon runs as root only"),
     _refused("selinux-enabled", Kind.SWITCH, "SELinux labels are not supported"),
 )

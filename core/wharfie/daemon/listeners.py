@@ -45,7 +45,9 @@ def check_hosts(config: DaemonConfig) -> None:
         if scheme == "tcp":
             _tcp_address(host, address, PLAIN_PORT)
     if config.mirror is not None:
-        _mirror_address(config.mirror)
+        _address("mirror.listen", config.mirror.listen)
+    if config.metrics_addr:
+        _address("metrics-addr", config.metrics_addr, anywhere=True)
 
 
 def _split(host: str) -> tuple[str, str]:
@@ -93,19 +95,28 @@ def open_mirror(config: DaemonConfig) -> list[Listener]:
     """Listen where others may pull images. Errors: InvalidArgument, Conflict (in use)."""
     if config.mirror is None:
         return []
-    name, port = _mirror_address(config.mirror)
+    name, port = _address("mirror.listen", config.mirror.listen)
     return list(_open_tcp(f"mirror: {config.mirror.listen}", name, port, mirror_context(config.mirror)))
 
 
-def _mirror_address(mirror: Mirror) -> tuple[str, int]:
+def open_metrics(config: DaemonConfig) -> list[Listener]:
+    """Listen where Prometheus may ask. Errors: InvalidArgument, Conflict (in use)."""
+    if not config.metrics_addr:
+        return []
+    name, port = _address("metrics-addr", config.metrics_addr, anywhere=True)
+    return list(_open_tcp(f"metrics-addr: {config.metrics_addr}", name, port, None))
+
+
+def _address(key: str, text: str, *, anywhere: bool = False) -> tuple[str, int]:
+    """`anywhere`: without an address, as in ":9323", all of this host's are meant, and the address is empty."""
     try:
-        parts = urlsplit(f"//{mirror.listen}")
-        port = parts.port
+        parts = urlsplit(f"//{text}")
+        port, name = parts.port, parts.hostname or ""
     except ValueError:
         port = None
-    if port is None or not parts.hostname or parts.path or parts.query or parts.username:
-        raise InvalidArgument(f'mirror.listen: "{mirror.listen}" is not valid: expected ADDRESS:PORT')
-    return parts.hostname, port
+    if port is None or not (name or anywhere) or parts.path or parts.query or parts.fragment or parts.username is not None:
+        raise InvalidArgument(f'{key}: "{text}" is not valid: expected ADDRESS:PORT')
+    return name, port
 
 
 def mirror_context(mirror: Mirror | None) -> ssl.SSLContext | None:
@@ -189,7 +200,7 @@ def _group_id(group: str | None) -> int:
 
 def _open_tcp(host: str, name: str, port: int, context: ssl.SSLContext | None) -> Iterable[Listener]:
     try:
-        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise InvalidArgument(f'hosts: "{host}" is not valid: {error}') from None
     opened: list[Listener] = []

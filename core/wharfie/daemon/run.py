@@ -19,12 +19,13 @@ from starlette.types import ASGIApp
 
 from wharfie.api.app import create_app
 from wharfie.api.front import REQUEST_ID
+from wharfie.api.metrics import MetricsApp
 from wharfie.api.mirror import MirrorApp
 from wharfie.api.server import Server
 from wharfie.daemon import logs
 from wharfie.daemon.checks import driver_settings, report_missing
 from wharfie.daemon.config import DaemonConfig
-from wharfie.daemon.listeners import Listener, open_listeners, open_mirror
+from wharfie.daemon.listeners import Listener, open_listeners, open_metrics, open_mirror
 from wharfie.daemon.lock import Locks, instance_of
 from wharfie.daemon.mapping import data_root as data_root_of
 from wharfie.daemon.mapping import engine_settings, proxy_environment
@@ -64,8 +65,8 @@ def run(load: Load, config_file: Path) -> int:
             for listener in listeners:
                 sockets.callback(listener.close)
                 _warn_if_open(listener)
-            shop = open_mirror(config)
-            for listener in shop:
+            shop, figures = open_mirror(config), open_metrics(config)
+            for listener in (*shop, *figures):
                 sockets.callback(listener.close)
             settings = replace(
                 engine_settings(config, instance_of(data_root)),
@@ -73,7 +74,7 @@ def run(load: Load, config_file: Path) -> int:
                 exec_root=exec_root,
                 config_file=config_file.absolute(),
             )
-            daemon = _Daemon(load, config, settings, listeners, shop)
+            daemon = _Daemon(load, config, settings, listeners, shop, figures)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(daemon.live())
     except OSError as error:
@@ -110,12 +111,14 @@ class _Daemon:
         settings: EngineSettings,
         listeners: Sequence[Listener],
         mirror: Sequence[Listener],
+        metrics: Sequence[Listener],
     ) -> None:
         self._load = load
         self._config = config
         self._settings = settings
         self._listeners = listeners
         self._mirror = mirror
+        self._metrics = metrics
         self._stop = asyncio.Event()
 
     async def live(self) -> None:
@@ -148,6 +151,9 @@ class _Daemon:
         if self._config.mirror is not None:
             servers.append(_serving(MirrorApp(engine.images.mirror), self._mirror))
             log.info("images can be pulled from %s", self._config.mirror.listen)
+        if self._metrics:
+            servers.append(_serving(MetricsApp(engine), self._metrics))
+            log.info("metrics are served at http://%s/metrics", self._config.metrics_addr)
         stopping = asyncio.create_task(self._stop.wait())
         log.info("daemon has completed initialization; API listens on %s", ", ".join(self._config.hosts))
         gc.freeze()  # what the start made lives as long as the process: no collection need look at it again

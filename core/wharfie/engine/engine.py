@@ -7,6 +7,7 @@ import logging
 import time
 from dataclasses import dataclass
 
+from wharfie.engine.actions import Actions
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.commit import Commits
 from wharfie.engine.containers.connecting import Connecting
@@ -67,20 +68,21 @@ class Engine:
     debts: Debts
     metadata: Metadata
     publishing: Publishing
+    actions: Actions
     background: set[asyncio.Task[None]]
 
     @classmethod
     async def open(cls, settings: EngineSettings, drivers: Drivers, host: HostFacts) -> Engine:
         """Read the store, recover, start what must run. Errors: DataLoss (the store is damaged)."""
         metadata = Metadata(settings.data_root / "metadata.db")
-        events = Events()
+        events, actions = Events(), Actions()
         catalog = Catalog(settings, metadata)
         storage_driver = _storage_driver(settings, drivers)
         networks = Networks(settings, metadata, drivers, events, lambda: catalog)
         volumes = Volumes(settings, metadata, drivers, events, lambda: catalog)
         names = Names(settings.exec_root / "names")
         relaying = Relaying(settings.exec_root, enabled=settings.userland_proxy)
-        endpoints = Endpoints(networks, names, Publishing(networks, relaying), events)
+        endpoints = Endpoints(networks, names, Publishing(networks, relaying), events, actions)
         debts = Debts(metadata, drivers)
         images = Images(
             metadata,
@@ -115,8 +117,9 @@ class Engine:
             volumes=volumes,
             drivers=drivers,
             events=events,
+            actions=actions,
         )
-        remover = Remover(catalog=catalog, volumes=volumes, drivers=drivers, events=events, debts=debts)
+        remover = Remover(catalog=catalog, volumes=volumes, drivers=drivers, events=events, debts=debts, actions=actions)
         ending = Ending(
             settings=settings,
             catalog=catalog,
@@ -140,15 +143,18 @@ class Engine:
             images=images,
             drivers=drivers,
             events=events,
+            actions=actions,
         )
         execs = Execs(settings, catalog, drivers, events)
         health = HealthChecks(catalog=catalog, execs=execs, events=events)
-        copying = Copying(settings=settings, catalog=catalog, volumes=volumes, drivers=drivers, events=events)
+        copying = Copying(
+            settings=settings, catalog=catalog, volumes=volumes, drivers=drivers, events=events, actions=actions
+        )
         engine = cls(
             settings=settings,
             drivers=drivers,
             containers=containers,
-            commits=Commits(catalog=catalog, images=images, drivers=drivers, events=events),
+            commits=Commits(catalog=catalog, images=images, drivers=drivers, events=events, actions=actions),
             connecting=Connecting(catalog=catalog, networks=networks, endpoints=endpoints, files=files),
             copying=copying,
             backup=Backup(copying=copying, volumes=volumes, containers=containers, events=events),
@@ -172,6 +178,7 @@ class Engine:
             debts=debts,
             metadata=metadata,
             publishing=endpoints.publishing,
+            actions=actions,
             background=set(),
         )
         recovery = Recovery(

@@ -31,6 +31,7 @@ class Events:
         self._queues: set[asyncio.Queue[Event]] = set()
         self._observers: list[Callable[[Event], None]] = []
         self._last_ns = 0
+        self.emitted = 0
 
     @property
     def listeners(self) -> int:
@@ -45,6 +46,7 @@ class Events:
         self._last_ns = max(time.time_ns(), self._last_ns + 1)
         event = Event(type=type, action=action, actor=actor, attributes=dict(attributes), time_ns=self._last_ns)
         self._kept.append(event)
+        self.emitted += 1
         for queue in self._queues:
             if queue.full():
                 queue.get_nowait()

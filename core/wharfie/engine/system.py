@@ -99,16 +99,15 @@ class System:
 
     async def info(self) -> dict[str, Any]:
         """`GET /info`. A driver that does not answer is left out; a missing one is named in the warnings."""
-        statuses = [container.state.status for container in self.containers.catalog]
-        running, paused = statuses.count("running"), statuses.count("paused")
+        states = self.container_states()
         warnings = [f'{state.kind} driver "{state.name}": {state.cause}' for state in self.drivers.states() if state.cause]
         settings = self.settings
         return {
             "ID": _daemon_id(settings.data_root),
-            "Containers": len(statuses),
-            "ContainersRunning": running,
-            "ContainersPaused": paused,
-            "ContainersStopped": len(statuses) - running - paused,
+            "Containers": sum(states.values()),
+            "ContainersRunning": states["running"],
+            "ContainersPaused": states["paused"],
+            "ContainersStopped": states["stopped"],
             "Images": len(self.images.list(all=True, filters={})),
             "Driver": self.storage_driver,
             "DriverStatus": [*await self._storage_status(), *self._driver_states()],
@@ -165,6 +164,27 @@ class System:
             "SecurityOptions": self._security(),
             "CDISpecDirs": list(self.settings.cdi_spec_dirs),
             "Warnings": [*warnings, *self._missing()] or None,
+        }
+
+    def container_states(self) -> dict[str, int]:
+        """How many containers run, are paused, and do neither."""
+        statuses = [container.state.status for container in self.containers.catalog]
+        running, paused = statuses.count("running"), statuses.count("paused")
+        return {"paused": paused, "running": running, "stopped": len(statuses) - running - paused}
+
+    def about(self) -> dict[str, str]:
+        """The engine and its host, as the labels of Docker's metric have it."""
+        release = _os_release()
+        return {
+            "architecture": _KERNEL_NAMES.get(self.host.architecture, self.host.architecture),
+            "commit": "",
+            "daemon_id": _daemon_id(self.settings.data_root),
+            "graphdriver": self.storage_driver,
+            "kernel": platform.release(),
+            "os": release.get("PRETTY_NAME", "Linux"),
+            "os_type": "linux",
+            "os_version": release.get("VERSION_ID", ""),
+            "version": engine_version(),
         }
 
     async def _storage_status(self) -> list[list[str]]:

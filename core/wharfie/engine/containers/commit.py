@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from wharfie.engine.actions import Actions
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.merging import complete
 from wharfie.engine.containers.start import container_attributes
@@ -44,9 +45,14 @@ class Commits:
     images: Images
     drivers: Drivers
     events: Events
+    actions: Actions
 
     async def commit(self, request: CommitRequest) -> str:
         """The new image's id. Errors: NotFound, Conflict (being removed), InvalidArgument (a change, a name)."""
+        with self.actions.timed("container", "commit"):
+            return await self._commit(request)
+
+    async def _commit(self, request: CommitRequest) -> str:
         container = self.catalog.get(request.container)
         if container.state.status in ("removing", "dead"):
             raise Conflict(f"You cannot commit container {container.id} which is being removed")

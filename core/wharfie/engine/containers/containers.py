@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wharfie.engine.actions import Actions
 from wharfie.engine.containers import links, listing, ps, traffic
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.create import Created, Creator
@@ -53,12 +54,14 @@ class Containers:
     images: Images
     drivers: Drivers
     events: Events
+    actions: Actions
 
     # ---- making and finding
 
     async def create(self, request: ContainerCreate, name: str, platform: str = "") -> Created:
         """`POST /containers/create`."""
-        container, created = await self.creator.create(request, name, platform)
+        with self.actions.timed("container", "create"):
+            container, created = await self.creator.create(request, name, platform)
         self.events.emit("container", "create", container.id, container_attributes(container))
         return created
 

@@ -88,13 +88,15 @@ def probe_of(config: Config) -> Probe | None:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class HealthChecks:
     """The probes of all running containers; follows the containers' events."""
 
     catalog: Catalog
     execs: Execs
     events: Events
+    checks: int = 0  # since the daemon's start
+    failures: int = 0
     _monitors: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def follow(self) -> None:
@@ -160,6 +162,8 @@ class HealthChecks:
         self, container: Container, health: Health, probe: Probe, found: HealthLog, *, in_start_period: bool
     ) -> None:
         before = health.status
+        self.checks += 1
+        self.failures += found.exit_code != 0
         health.log = [*health.log, found][-LOG_LIMIT:]
         if found.exit_code == 0:
             health.failing_streak, health.status = 0, "healthy"

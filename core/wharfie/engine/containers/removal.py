@@ -7,7 +7,8 @@ import logging
 import shutil
 from dataclasses import dataclass, field
 
-from wharfie.engine.containers.catalog import Catalog
+from wharfie.engine.actions import Actions
+from wharfie.engine.containers.catalog import Catalog, Live
 from wharfie.engine.containers.start import container_attributes
 from wharfie.engine.events import Events
 from wharfie.engine.model.container import Container
@@ -28,6 +29,7 @@ class Remover:
     drivers: Drivers
     events: Events
     debts: Debts
+    actions: Actions
     _under_way: set[str] = field(default_factory=set)
 
     def under_way(self, container: Container) -> bool:
@@ -53,17 +55,21 @@ class Remover:
     async def remove(self, container: Container, *, volumes: bool) -> None:
         """The caller has claimed it. `volumes`: anonymous ones too. Errors: WharfieError; the record then stays."""
         async with self.catalog.live(container).lock:
-            container.state.status = "removing"
-            # What cannot be removed now is owed and tried again; the container is gone for its user all the same.
-            await self.debts.settle(StorageDriver, container.storage_driver, StorageDriver.remove, container.id)
-            await self._remove_log(container)
-            await asyncio.to_thread(shutil.rmtree, self.catalog.folder(container), ignore_errors=True)
-            live = await self.catalog.drop(container)
+            with self.actions.timed("container", "delete"):
+                live = await self._remove(container)
         self.events.emit("container", "destroy", container.id, container_attributes(container))
         if volumes:
             await self._remove_volumes(container)
         if live is not None:
             live.waiting.removed(container.state.exit_code)
+
+    async def _remove(self, container: Container) -> Live | None:
+        container.state.status = "removing"
+        # What cannot be removed now is owed and tried again; the container is gone for its user all the same.
+        await self.debts.settle(StorageDriver, container.storage_driver, StorageDriver.remove, container.id)
+        await self._remove_log(container)
+        await asyncio.to_thread(shutil.rmtree, self.catalog.folder(container), ignore_errors=True)
+        return await self.catalog.drop(container)
 
     async def _remove_log(self, container: Container) -> None:
         try:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wharfie.engine.actions import Actions
 from wharfie.engine.containers import links, propagation
 from wharfie.engine.containers.catalog import Catalog, Live
 from wharfie.engine.containers.files import Files
@@ -68,6 +69,7 @@ class Starter:
     volumes: Volumes
     drivers: Drivers
     events: Events
+    actions: Actions
 
     async def start(self, container: Container) -> None:
         """Errors: InvalidArgument (the program cannot be executed), WharfieError with what stood in the way; the record
@@ -75,7 +77,8 @@ class Starter:
         live = self.catalog.live(container)
         try:
             async with Undo(f"starting container {container.name}") as undo:
-                await self._start(container, live, undo)
+                with self.actions.timed("container", "start"):
+                    await self._start(container, live, undo)
                 undo.commit()
         except WharfieError as error:
             await self._record_failure(container, live, error)

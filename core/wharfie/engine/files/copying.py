@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from wharfie.engine.actions import Actions
 from wharfie.engine.containers.catalog import Catalog
 from wharfie.engine.containers.start import container_attributes
 from wharfie.engine.events import Events
@@ -48,6 +49,7 @@ class Copying:
     volumes: Volumes
     drivers: Drivers
     events: Events
+    actions: Actions
     launcher: Launcher = field(default_factory=Launcher)
 
     async def stat(self, ref: str, path: str) -> PathStat:
@@ -95,7 +97,8 @@ class Copying:
         """What differs from the image, sorted. Errors: NotFound, Unsupported (the storage driver cannot tell)."""
         container = self.catalog.get(ref)
         storage = await self.drivers.get(StorageDriver, container.storage_driver)
-        return without_own(await storage.call(StorageDriver.changes, container.id))
+        with self.actions.timed("container", "changes"):
+            return without_own(await storage.call(StorageDriver.changes, container.id))
 
     async def worker(self, request: dict[str, Any]) -> Session:
         """A worker on any root that the request describes. Errors: Unavailable."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface, ip_address, ip_network
 
+from wharfie.engine.actions import Actions
 from wharfie.engine.events import Events
 from wharfie.engine.identity import new_id
 from wharfie.engine.model.container import Container, JoinedEndpoint, NetworkRecord, PoolRecord
@@ -36,11 +37,12 @@ Routes = tuple[bool, bool]
 class Endpoints:
     """Joining and leaving. The caller holds the container's lock and stores the container afterwards."""
 
-    def __init__(self, networks: Networks, names: Names, publishing: Publishing, events: Events) -> None:
+    def __init__(self, networks: Networks, names: Names, publishing: Publishing, events: Events, actions: Actions) -> None:
         self._networks = networks
         self._names = names
         self.publishing = publishing
         self._events = events
+        self._actions = actions
 
     # ---- a start
 
@@ -52,11 +54,12 @@ class Endpoints:
         except NotFound as error:
             raise NotFound(f"failed to set up container networking: {error.message}") from error
         chosen = [gateways.choose(wanted, version) for version in gateways.VERSIONS]
-        for record, settings in wanted:
-            routes = (record.id == chosen[0], record.id == chosen[1])
-            interface = interfaces.choose(record, settings, [endpoint.interface for endpoint in endpoints])
-            mac = settings.mac_address or ("" if endpoints else container.config.mac_address)
-            endpoints.append(await self._allocate(container, facts, record, settings, interface, mac, routes, undo))
+        with self._actions.timed("network", "allocate"):
+            for record, settings in wanted:
+                routes = (record.id == chosen[0], record.id == chosen[1])
+                interface = interfaces.choose(record, settings, [endpoint.interface for endpoint in endpoints])
+                mac = settings.mac_address or ("" if endpoints else container.config.mac_address)
+                endpoints.append(await self._allocate(container, facts, record, settings, interface, mac, routes, undo))
         return endpoints
 
     async def _allocate(
@@ -153,7 +156,8 @@ class Endpoints:
         await self._networks.ensure(record)
         driver = await self._networks.driver_of(record)
         network = as_network(record)
-        attachment: Attachment = await driver.call(NetworkDriver.join, network, endpoint, sandbox)
+        with self._actions.timed("network", "connect"):
+            attachment: Attachment = await driver.call(NetworkDriver.join, network, endpoint, sandbox)
         joined = Joined(endpoint=endpoint, sandbox=sandbox, attachment=attachment)
         undo.add("endpoint", lambda: driver.call(NetworkDriver.leave, network, joined))
         await sysctls.apply(sysctls.parse(endpoint.options), sandbox.path, endpoint.interface)
@@ -244,9 +248,10 @@ class Endpoints:
 
         The sandbox is gone or about to be; `container.joined` no longer has the entries.
         """
-        for entry in entries:
-            await self._leave(container, _without_sandbox(entry))
-        await self.publishing.give_up(container.id)
+        with self._actions.timed("network", "release"):
+            for entry in entries:
+                await self._leave(container, _without_sandbox(entry))
+            await self.publishing.give_up(container.id)
         self._names.forget(container.id)
 
     async def _leave(self, container: Container, entry: JoinedEndpoint) -> None:
