@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from contest import IMAGE, OURS, THEIRS, BenchFailed, Contender, Figure, conduct, contenders, in_turns, options, report
@@ -23,6 +23,7 @@ from wharfie.client.client import Client
 NETWORKS, ENDPOINTS, PORTS = 200, 500, 1000
 SECONDS = 3
 _IPERF = 5201
+_OUTER, _NEIGHBOUR = "198.18.0.1", "198.18.0.2"
 CONTAINERS = 25
 CONNECTIONS = 300
 FIRST_PORT = 21000
@@ -45,7 +46,8 @@ FIGURES: Sequence[Figure] = (
     Figure("one_relayed", "a request by the proxy, 1 port published", "ms"),
     Figure("many_relayed", f"a request by the proxy, {PORTS} ports", "ms"),
     Figure("between", "container to container", "Gbit/s", more_is_better=True, aim=1.0),
-    Figure("published", "through a published port", "Gbit/s", more_is_better=True, aim=1.0),
+    Figure("published", "through a published port, 127.0.0.1", "Gbit/s", more_is_better=True, aim=1.0),
+    Figure("outside", "the same from another machine", "Gbit/s", more_is_better=True, aim=1.0),
     Figure("relayed", "through the proxy, [::1]", "Gbit/s", more_is_better=True, aim=1.0),
 )
 
@@ -86,7 +88,7 @@ def many_networks(engine: Contender, networks: int, endpoints: int) -> None:
 
         names = [f"/networks/bench-{number}" for number in range(networks)]
         series(engine, "create", [partial(make, number) for number in range(networks)])
-        boxes = [_started(client, {"NetworkMode": f"bench-{n}"}) for n in range(min(CONTAINERS, networks))]
+        boxes = [_started(client, network=f"bench-{n}") for n in range(min(CONTAINERS, networks))]
         pairs = [
             (boxes[index % len(boxes)], (index % len(boxes) + index // len(boxes) + 1) % networks)
             for index in range(endpoints)
@@ -103,10 +105,10 @@ def many_ports(engine: Contender, ports: int) -> None:
     """Requests from the host's own loopback, alone and beside many."""
     assert engine.process is not None
     with contextlib.closing(Client(engine.host)) as client:
-        served = _started(client, {"PortBindings": _bindings(80, FIRST_PORT, 1, "127.0.0.1", "::1")})
+        served = _started(client, _bindings(80, FIRST_PORT, 1, "127.0.0.1", "::1"))
         engine.add("one_port", _connections(engine, "127.0.0.1"))
         engine.add("one_relayed", _connections(engine, "::1"))
-        others = _started(client, {"PortBindings": _bindings(1000, FIRST_PORT + 1, ports - 1, "127.0.0.1")})
+        others = _started(client, _bindings(1000, FIRST_PORT + 1, ports - 1, "127.0.0.1"))
         engine.add("many_ports", _connections(engine, "127.0.0.1"))
         engine.add("many_relayed", _connections(engine, "::1"))
         for box in (served, others):
@@ -116,9 +118,9 @@ def many_ports(engine: Contender, ports: int) -> None:
 def throughput(engine: Contender, seconds: int) -> None:
     """One stream of TCP by iperf3, which runs in the namespaces of the containers but is the host's own."""
     assert engine.process is not None
-    with contextlib.closing(Client(engine.host)) as client:
-        server = _started(client, {"PortBindings": _bindings(_IPERF, FIRST_PORT, 1, "127.0.0.1", "::1")})
-        caller = _started(client, {})
+    with contextlib.closing(Client(engine.host)) as client, _neighbour(engine.process.pid) as neighbour:
+        server = _started(client, _bindings(_IPERF, FIRST_PORT, 1, "127.0.0.1", "::1", _OUTER))
+        caller = _started(client)
         inspected = client.get(f"/containers/{server}/json")
         address = inspected["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
         pids = [client.get(f"/containers/{box}/json")["State"]["Pid"] for box in (server, caller)]
@@ -127,11 +129,34 @@ def throughput(engine: Contender, seconds: int) -> None:
             try:
                 engine.add("between", _gigabits(pids[1], address, _IPERF, seconds))
                 engine.add("published", _gigabits(engine.process.pid, "127.0.0.1", FIRST_PORT, seconds))
+                engine.add("outside", _gigabits(neighbour, _OUTER, FIRST_PORT, seconds))
                 engine.add("relayed", _gigabits(engine.process.pid, "::1", FIRST_PORT, seconds))
             finally:
                 serving.terminate()
         for box in (server, caller):
             client.delete(f"/containers/{box}", {"force": True})
+
+
+@contextlib.contextmanager
+def _neighbour(pid: int) -> Iterator[int]:
+    """A process in a network namespace that stands for another machine, on a cable with the engine's."""
+    with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; exec sleep infinity"], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            here, there = f"nsenter --net --target {pid} ip", f"nsenter --net --target {holder.pid} ip"
+            for words in (
+                f"{here} link add bench0 type veth peer name eth0 netns {holder.pid}",
+                f"{here} address add {_OUTER}/30 dev bench0",
+                f"{here} link set bench0 up",
+                f"{there} address add {_NEIGHBOUR}/30 dev eth0",
+                f"{there} link set eth0 up",
+            ):
+                subprocess.run(words.split(), check=True)
+            yield holder.pid
+        finally:
+            subprocess.run(f"nsenter --net --target {pid} ip link delete bench0".split(), check=False)
+            holder.kill()
 
 
 def _gigabits(pid: int, address: str, port: int, seconds: int) -> float:
@@ -159,9 +184,15 @@ def _bindings(inside: int, outside: int, count: int, *addresses: str) -> dict[st
     }
 
 
-def _started(client: Client, host: dict[str, object]) -> str:
-    command = ["busybox", "httpd", "-f", "-p", "80"]
-    made: str = client.post("/containers/create", {"Image": IMAGE, "Cmd": command, "HostConfig": host})["Id"]
+def _started(client: Client, bindings: dict[str, object] | None = None, network: str = "bridge") -> str:
+    """A web server in a container. A dockerd before 24 publishes what is exposed, and passes over other bindings."""
+    body = {
+        "Image": IMAGE,
+        "Cmd": ["busybox", "httpd", "-f", "-p", "80"],
+        "ExposedPorts": {port: {} for port in bindings or ()},
+        "HostConfig": {"PortBindings": bindings or {}, "NetworkMode": network},
+    }
+    made: str = client.post("/containers/create", body)["Id"]
     client.post(f"/containers/{made}/start")
     return made
 
