@@ -64,14 +64,14 @@ def _refuse_foreign(link: Link, alias: str) -> None:
 def _refuse_overlap(rtnl: Rtnl, network: Network, own: Link | None) -> None:
     """A subnet in which another interface of the host has its address would be cut off from there; and of two bridges
     with overlapping subnets one would get the other's packets."""
-    for index, text in rtnl.addresses():
-        if own is not None and index == own.index:
+    for address in rtnl.addresses():
+        if own is not None and address.index == own.index:
             continue
-        used = ip_interface(text)
         for pool in network.pools:
-            if pool.subnet.version != used.version or not used.network.overlaps(pool.subnet):
+            if not address.overlaps(pool.subnet):
                 continue
-            name = _name(index)
+            used = address.interface
+            name = _name(address.index)
             link = rtnl.link(name)
             if used.ip in pool.subnet or (link is not None and link.kind == "bridge"):
                 raise Forbidden(

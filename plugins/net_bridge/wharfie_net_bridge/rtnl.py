@@ -13,8 +13,9 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
@@ -84,6 +85,27 @@ class Link:
     master: int  # index of the bridge that it is a port of; 0: none
 
 
+class HostAddress(NamedTuple):
+    """An address of an interface, as a number, for there may be many."""
+
+    index: int  # of the interface
+    version: int
+    number: int
+    prefix_length: int
+
+    def overlaps(self, subnet: IPv4Network | IPv6Network) -> bool:
+        """Whether its own subnet and this one share addresses."""
+        if self.version != subnet.version:
+            return False
+        differing = subnet.max_prefixlen - min(self.prefix_length, subnet.prefixlen)
+        return self.number >> differing == int(subnet.network_address) >> differing
+
+    @property
+    def interface(self) -> IPv4Interface | IPv6Interface:
+        kind = IPv4Interface if self.version == 4 else IPv6Interface
+        return kind((self.number, self.prefix_length))
+
+
 class Rtnl:
     """Belongs to the network namespace of the thread that makes it. Not to be shared by threads."""
 
@@ -141,8 +163,8 @@ class Rtnl:
         message["attrs"] = [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)]
         return [_link(body) for body in self._dump(message, RTM_GETLINK)]
 
-    def addresses(self) -> list[tuple[int, str]]:
-        """Every address of this namespace: index of its interface, address/prefix length."""
+    def addresses(self) -> list[HostAddress]:
+        """Every address of this namespace."""
         return [_address(body) for body in self._dump(ifaddrmsg(), RTM_GETADDR)]
 
     def _dump(self, message: Any, type_: int) -> list[bytes]:
@@ -272,18 +294,19 @@ def _link(body: bytes) -> Link:
     )
 
 
-def _address(body: bytes) -> tuple[int, str]:
+def _address(body: bytes) -> HostAddress:
     """Read by hand: a host of many networks has many, and all are looked at whenever one more is made."""
     family, length, index = _IFADDRMSG.unpack_from(body, _HEADER.size)
-    found: dict[int, bytes] = {}
+    number = b""
     offset = _HEADER.size + _IFADDRMSG.size
     while offset + _ATTRIBUTE.size <= len(body):
         size, type_ = _ATTRIBUTE.unpack_from(body, offset)
         if size < _ATTRIBUTE.size:
             break
-        found[type_] = body[offset + _ATTRIBUTE.size : offset + size]
+        if type_ == IFA_LOCAL or (type_ == IFA_ADDRESS and not number):
+            number = body[offset + _ATTRIBUTE.size : offset + size]
         offset += (size + 3) & ~3
-    return index, f"{socket.inet_ntop(family, found.get(IFA_LOCAL) or found[IFA_ADDRESS])}/{length}"
+    return HostAddress(index, 4 if family == socket.AF_INET else 6, int.from_bytes(number, "big"), length)
 
 
 def _error(flags: int, body: bytes) -> OSError | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
 from pathlib import Path
 
@@ -67,10 +68,11 @@ async def lease_pools(
     ipv4: bool,
     ipv6: bool,
     needs_gateway: bool,
-    avoid: Sequence[Subnet],
+    avoid: Callable[[], Iterable[Subnet]],
     undo: Undo,
 ) -> list[PoolRecord]:
-    """Take the pools of a network, with gateways and auxiliary addresses."""
+    """Take the pools of a network, with gateways and auxiliary addresses. `avoid`: subnets that are not to be chosen; it is
+    called only if one is to be chosen."""
     asked = list(wanted.config or ())
     for pool in asked:
         check_pool(pool)
@@ -93,7 +95,7 @@ async def _lease_pool(
     pool: IPAMPool,
     family: int,
     needs_gateway: bool,
-    avoid: Sequence[Subnet],
+    avoid: Callable[[], Iterable[Subnet]],
     undo: Undo,
 ) -> PoolRecord:
     request = PoolRequest(
@@ -101,7 +103,7 @@ async def _lease_pool(
         subnet=ip_network(pool.subnet) if pool.subnet else None,
         ip_range=ip_network(pool.ip_range) if pool.ip_range else None,
         options=dict(wanted.options or {}),
-        avoid=tuple(avoid),
+        avoid=() if pool.subnet else tuple(avoid()),
     )
     lease = await ipam.call(IpamDriver.request_pool, request)
     undo.add("address pool", lambda: ipam.call(IpamDriver.release_pool, lease.id))
@@ -164,21 +166,38 @@ def as_network(record: NetworkRecord) -> Network:
     )
 
 
+@lru_cache(maxsize=4096)
+def subnet_of(text: str) -> Subnet:
+    """Kept, because each new network is compared with all there are."""
+    return ip_network(text)
+
+
 def host_subnets() -> tuple[Subnet, ...]:
     """Subnets that the host's own routes lead to (but default routes): a new network must not hide them."""
     found: list[Subnet] = []
     for line in _lines("/proc/net/route")[1:]:
         words = line.split()
         if len(words) > 7 and words[1] != "00000000":
-            address = IPv4Address(int.from_bytes(bytes.fromhex(words[1]), "little"))
-            length = int.from_bytes(bytes.fromhex(words[7]), "little").bit_count()
-            found.append(IPv4Network((int(address), length), strict=False))
+            found.append(_route4(words[1], words[7]))
     for line in _lines("/proc/net/ipv6_route"):
         words = line.split()
         length6 = int(words[1], 16)
         if 8 <= length6 < 128 and not words[0].startswith(("fe80", "ff")) and words[9] != "lo":
-            found.append(ip_network((IPv6Address(int(words[0], 16)), length6), strict=False))
+            found.append(_route6(words[0], length6))
     return tuple(found)
+
+
+@lru_cache(maxsize=4096)
+def _route4(destination: str, mask: str) -> Subnet:
+    """From hexadecimal numbers in the host's order of bytes, which on all supported machines is the little-endian one."""
+    address = IPv4Address(int.from_bytes(bytes.fromhex(destination), "little"))
+    length = int.from_bytes(bytes.fromhex(mask), "little").bit_count()
+    return IPv4Network((int(address), length), strict=False)
+
+
+@lru_cache(maxsize=4096)
+def _route6(destination: str, length: int) -> Subnet:
+    return ip_network((IPv6Address(int(destination, 16)), length), strict=False)
 
 
 def _lines(path: str) -> list[str]:

@@ -14,7 +14,7 @@ from wharfie.engine.identity import NAME_PATTERN, by_prefix, new_id, parse_rfc33
 from wharfie.engine.model.container import Container, JoinedEndpoint, NetworkRecord, PoolRecord
 from wharfie.engine.model.network import IPAM, EndpointSettings, IPAMPool, NetworkCreate
 from wharfie.engine.networks import configurations, interfaces
-from wharfie.engine.networks.addressing import as_network, host_subnets, lease_of, lease_pools
+from wharfie.engine.networks.addressing import as_network, host_subnets, lease_of, lease_pools, subnet_of
 from wharfie.engine.settings import EngineSettings
 from wharfie.engine.swarm import NOT_A_MANAGER
 from wharfie.engine.undo import Undo
@@ -51,6 +51,7 @@ class Networks:
         self._events = events
         self._containers = containers
         self._records: dict[str, NetworkRecord] = {}
+        self._ids: dict[str, str] = {}  # by name
         self._made: set[str] = set()  # networks whose kernel objects this daemon knows to be there
         self._lock = asyncio.Lock()
         self.busy: dict[str, set[str]] = {}
@@ -64,9 +65,8 @@ class Networks:
         """By full id, name, or unique prefix of an id. Errors: NotFound, InvalidArgument (ambiguous)."""
         if ref in self._records:
             return self._records[ref]
-        for record in self._records.values():
-            if record.name == ref:
-                return record
+        if ref in self._ids:
+            return self._records[self._ids[ref]]
         match = by_prefix(self._records, ref)
         if match is None:
             raise NotFound(f"network {ref} not found")
@@ -126,7 +126,7 @@ class Networks:
         if overlay or request.scope not in ("", "local"):
             raise Unavailable(NOT_A_MANAGER)
         async with self._lock:
-            if any(record.name == request.name for record in self._records.values()):
+            if request.name in self._ids:
                 raise Conflict(f"network with name {request.name} already exists")
             if request.config_only:
                 record = await self._configure(request)
@@ -138,8 +138,12 @@ class Networks:
     async def _configure(self, request: NetworkCreate) -> NetworkRecord:
         record = configurations.make(request)
         await self._metadata.put(TABLE, record.id, record.model_dump_json())
-        self._records[record.id] = record
+        self._keep(record)
         return record
+
+    def _keep(self, record: NetworkRecord) -> None:
+        self._records[record.id] = record
+        self._ids[record.name] = record.id
 
     def _completed(self, request: NetworkCreate) -> NetworkCreate:
         source = request.config_from.network if request.config_from else ""
@@ -190,7 +194,7 @@ class Networks:
                     ipv4=record.enable_ipv4,
                     ipv6=record.enable_ipv6,
                     needs_gateway=record.needs_gateway,
-                    avoid=(*self._subnets(), *host_subnets()),
+                    avoid=lambda: (*self._subnets(), *host_subnets()),
                     undo=undo,
                 )
             if at_once:
@@ -199,11 +203,11 @@ class Networks:
                 self._made.add(record.id)
             await self._metadata.put(TABLE, record.id, record.model_dump_json())
             undo.commit()
-        self._records[record.id] = record
+        self._keep(record)
         return record
 
     def _subnets(self) -> Iterable[Subnet]:
-        return (ip_network(pool.subnet) for record in self._records.values() for pool in record.pools)
+        return (subnet_of(pool.subnet) for record in self._records.values() for pool in record.pools)
 
     async def ensure(self, record: NetworkRecord) -> None:
         """Make the network's kernel objects if this daemon has not seen them yet (a network kept over a reboot)."""
@@ -253,7 +257,7 @@ class Networks:
             await driver.call(NetworkDriver.delete_network, as_network(record))
         self._made.discard(record.id)
         await self._metadata.delete(TABLE, record.id)
-        del self._records[record.id]
+        del self._records[record.id], self._ids[record.name]
         if record.pools:
             ipam = await self.ipam(record.ipam_driver)
             for pool in record.pools:
@@ -284,8 +288,7 @@ class Networks:
     async def open(self) -> None:
         """Read the records, and make the predefined networks whose drivers are installed."""
         for document in self._metadata.all(TABLE).values():
-            record = NetworkRecord.model_validate_json(document)
-            self._records[record.id] = record
+            self._keep(NetworkRecord.model_validate_json(document))
 
     async def make_predefined(self) -> None:
         """bridge, host and none, once for a data root; the default bridge again when its settings changed."""
