@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 import time
 
 import pytest
+from wharfie_net_bridge import watch
 
-PATIENCE = 20.0
+from wharfie.shim.netns import within
+
+PATIENCE, LOST = 20.0, 0.4
 TABLE = "inet wharfie_0b5e55ed"
 
 
@@ -61,11 +65,35 @@ def rules(world) -> str:
         f"nft flush table {TABLE}",
     ],
 )
-def test_what_was_flushed_comes_back_by_itself(world, web, outside, damage):
+def test_what_was_flushed_comes_back_by_itself(world, web, outside, damage, monkeypatch):
+    """At once, not after the changes of others have paused."""
+    monkeypatch.setattr(watch, "_QUIET", 3600.0)
     before = world.elements()
     soon(lambda: reached(outside), "an answer")
     world.sh(damage)
     soon(lambda: reached(outside) and world.elements() == before, damage)
+
+
+def test_a_connection_of_the_open_moment_does_not_go_on(world, driver, net, outside):
+    """Between a flush and the new table a container is open to the outside; what began then has no rule that lets it in,
+    although another table made the kernel keep track of it."""
+    container = world.container(driver, "web")
+    container.join(net, 2)
+    listener = within(container.place.path, lambda: socket.create_server(("", 80)))
+    client = within(outside.path, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    with listener, client:
+        with driver._firewall._lock:  # the moment lasts until the test has had its call
+            world.sh("nft flush ruleset")
+            world.sh("nft 'table ip theirs { chain c { type filter hook forward priority 0; ct state new counter; }; }'")
+            client.settimeout(PATIENCE)
+            client.connect(("10.212.1.2", 80))
+            connection, _ = listener.accept()
+        with connection:
+            soon(lambda: "operator" in world.sh("nft list ruleset"), "the table")
+            client.send(b"!")
+            connection.settimeout(LOST)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
 
 
 def test_a_firewall_that_reloads_finds_its_own_rules_alone(world, web, outside):

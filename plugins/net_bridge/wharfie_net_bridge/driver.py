@@ -62,7 +62,7 @@ class BridgeDriver(NetworkDriver):
         if self._settings.families:
             self._nft = nft.Nft()
             self._firewall = Firewall(self._nft, self._instance, self._state, self._settings.families, self._log)
-            self._watch = RulesetWatch(self._heal)
+            self._watch = RulesetWatch(self._firewall.table, self._heal)
 
     def close(self) -> None:
         if self._watch is not None:

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from wharfie.spi.errors import Conflict, Unavailable
 from wharfie_net_bridge.beside import accept_beside
@@ -125,21 +126,32 @@ class Firewall:
         with self._lock:
             if not self._segments:
                 return
-            if self._whole():
+            items = self._listed()
+            if items is not None and self._whole(items):
                 self._operator.remember()
                 self._stand_beside()
-            else:
-                self._log.warning(
-                    "nftables table inet %s was removed or changed by somebody else, making it again", self.table
-                )
-                self._build()
+                return
+            self._log.warning("nftables table inet %s was removed or changed by somebody else, making it again", self.table)
+            if items is None and self._ports:
+                self._close_networks()
+            self._build()
 
-    def _whole(self) -> bool:
-        """Whether the table has as many rules in each chain and elements in each set as it should."""
+    def _listed(self) -> list[dict[str, Any]] | None:
+        """The table; None: there is none."""
         try:
-            items = self._nft.list(f"list table inet {self.table}")
+            return self._nft.list(f"list table inet {self.table}")
         except NftError:
-            return False
+            return None
+
+    def _close_networks(self) -> None:
+        """Make the table without the ports, of which there may be thousands: meanwhile everything is open."""
+        try:
+            self._make(self._network_elements())
+        except NftError as error:
+            raise _unavailable(error) from error
+
+    def _whole(self, items: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the table has as many rules in each chain and elements in each set as it should."""
         found = Counter(item["rule"]["chain"] for item in items if "rule" in item)
         for item in items:
             for kind in ("set", "map"):
@@ -154,8 +166,10 @@ class Firewall:
         return chains(self._families, drop_strangers=self.drop_strangers)
 
     def _elements(self) -> list[Element]:
-        elements = [element for segment in self._segments.values() for element in segment.elements()]
-        return elements + [element for element, _ in self._ports.values()]
+        return self._network_elements() + [element for element, _ in self._ports.values()]
+
+    def _network_elements(self) -> list[Element]:
+        return [element for segment in self._segments.values() for element in segment.elements()]
 
     def stand_beside(self) -> None:
         """See that our traffic passes the chains of others. A failure is logged: they are not ours to depend on."""
@@ -184,7 +198,7 @@ class Firewall:
         try:
             self._operator.remember()
             if self._segments:
-                self._make()
+                self._make(self._elements())
                 self._built = self.drop_strangers
             else:
                 self._nft.run(f"add table inet {self.table}\ndelete table inet {self.table}")
@@ -192,8 +206,8 @@ class Firewall:
             raise _unavailable(error) from error
         self._stand_beside()
 
-    def _make(self) -> None:
-        text = render(self.table, self._elements(), self._chains())
+    def _make(self, elements: Sequence[Element]) -> None:
+        text = render(self.table, elements, self._chains())
         rules = self._operator.missing()
         try:
             self._nft.run(f"{rules}\n{text}")

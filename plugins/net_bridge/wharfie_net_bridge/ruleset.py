@@ -143,7 +143,9 @@ _CHAINS = {
     "forward": [
         "iifname != @bridges oifname != @bridges goto strangers",
         f"jump {CHAIN}",
-        "ct state established,related accept",
+        "ct state related accept",
+        # Replies only. Who calls is judged at each packet: a flow that began while the table was flushed must not go on.
+        "ct state established ct direction reply accept",
         "iifname . oifname @neighbours accept",
         "iifname @internal drop",
         "oifname @internal drop",
