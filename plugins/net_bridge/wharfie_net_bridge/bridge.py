@@ -65,13 +65,13 @@ def _refuse_overlap(rtnl: Rtnl, network: Network, own: Link | None) -> None:
     """A subnet in which another interface of the host has its address would be cut off from there; and of two bridges
     with overlapping subnets one would get the other's packets."""
     for address in rtnl.addresses():
-        if own is not None and address.index == own.index:
+        if own is not None and address.link == own.index:
             continue
         for pool in network.pools:
             if not address.overlaps(pool.subnet):
                 continue
             used = address.interface
-            name = _name(address.index)
+            name = _name(address.link)
             link = rtnl.link(name)
             if used.ip in pool.subnet or (link is not None and link.kind == "bridge"):
                 raise Forbidden(

@@ -88,7 +88,7 @@ class Link:
 class HostAddress(NamedTuple):
     """An address of an interface, as a number, for there may be many."""
 
-    index: int  # of the interface
+    link: int  # index of its interface
     version: int
     number: int
     prefix_length: int
