@@ -10,7 +10,7 @@ import pytest
 from wharfie.api.views import duration
 from wharfie.api.views.container import mount_view, status_words
 from wharfie.api.views.endpoint import endpoint_view, port_list_view, port_map_view
-from wharfie.api.views.image import summary_view
+from wharfie.api.views.image import image_view, summary_view
 from wharfie.api.views.network import network_view
 from wharfie.api.views.stats import stats_view
 from wharfie.engine.containers.traffic import parse
@@ -128,6 +128,8 @@ def test_what_versions_differ_in():
     image = Image(id="sha256:0", created=LONG_AGO, architecture="amd64", os="linux")
     assert summary_view(image, (1, 43))["VirtualSize"] == 0
     assert "VirtualSize" not in summary_view(image, (1, 44))
+    assert image_view(image, (1, 44), "s")["ContainerConfig"]["Volumes"] is None
+    assert "ContainerConfig" not in image_view(image, (1, 45), "s")
     assert summary_view(image, (1, 42))["RepoTags"] == ["<none>:<none>"]
     assert summary_view(image, (1, 43))["RepoTags"] == []
 

@@ -27,6 +27,8 @@ NO_NONE_TAGS: Version = (1, 43)
 """Before, an image without a name had the names <none>:<none> and <none>@<none>."""
 NO_VIRTUAL_SIZE: Version = (1, 44)
 """Before, images showed VirtualSize too."""
+NO_CONTAINER_OF_IMAGE: Version = (1, 45)
+"""Before, an image showed the container that it was made from: Compose 1 reads Volumes there when it makes one anew."""
 ANONYMOUS_PRUNE: Version = (1, 42)
 """From here on pruning volumes spares named ones."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from wharfie.api import versions
 from wharfie.api.versions import Version
 from wharfie.api.views import duration
+from wharfie.engine.model.config import Config
 
 if TYPE_CHECKING:
     from wharfie.engine.images.platforms import Platform
@@ -59,6 +60,8 @@ def image_view(image: Image, version: Version, storage_driver: str) -> dict[str,
         view["Variant"] = image.variant
     if version < versions.NO_VIRTUAL_SIZE:
         view["VirtualSize"] = image.size
+    if version < versions.NO_CONTAINER_OF_IMAGE:
+        view |= {"Container": "", "ContainerConfig": Config().dump()}
     return view
 
 
