@@ -308,6 +308,9 @@ def test_what_is_not_there_yet(served):
     assert served.message("GET", "/containers/box/checkpoints")[0] == 501
     status, text = served.message("POST", "/containers/box/start?checkpoint=one")
     assert (status, text) == (400, "checkpoint is only supported in experimental mode")
+    for path, word in (("/build", "build images"), ("/swarm/init", "swarm mode"), ("/swarm/join", "swarm mode")):
+        status, text = served.message("POST", path)
+        assert (status, word in text) == (501, True)
     assert served.ask("GET", "/plugins")[2] == b"[]\n"
     assert served.ask("POST", "/build/prune")[2] == b'{"CachesDeleted":null,"SpaceReclaimed":0}\n'
     assert served.ask("GET", "/wharfie/plugins")[2] == b"[]\n"

@@ -74,7 +74,8 @@ def test_every_driver_is_in_the_readme():
 def test_what_is_not_there_yet_is_not_there():
     sentence = re.search(r"^Not there yet: .*?\.\n", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert sentence is not None
-    modules = "\n".join(path.read_text() for path in (ROOT / "core" / "wharfie" / "api").glob("*.py"))
+    served = [path for path in (ROOT / "core" / "wharfie" / "api").glob("*.py") if path.name != "inactive.py"]
+    modules = "\n".join(path.read_text() for path in served)
     lagging = {}
     for words, path in (
         ("building images", '"/build"'),

@@ -16,6 +16,8 @@ _NO_EXPERIMENT = (
     "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to enable it."
 )
 _NO_UPGRADE = "no upgrade proto in request"
+_NO_BUILDER = "this engine does not build images: build with buildah, podman or kaniko, and load or pull the result"
+_NO_CLUSTER = "this engine is not part of any cluster: swarm mode is not supported"
 
 _SWARM: tuple[tuple[str, str], ...] = (
     *(("GET", path) for path in ("/swarm", "/swarm/unlockkey", "/nodes", "/services", "/tasks", "/secrets", "/configs")),
@@ -45,6 +47,18 @@ async def _not_experimental() -> Response:
 async def prune_builds() -> Response:
     """Part of `docker system prune`. There is no builder, hence no cache."""
     return Json({"CachesDeleted": None, "SpaceReclaimed": 0})
+
+
+@router.post("/build")
+@router.post("/build/cancel")
+async def build() -> Response:
+    return message(_NO_BUILDER, 501)
+
+
+@router.post("/swarm/init")
+@router.post("/swarm/join")
+async def join_cluster() -> Response:
+    return message(_NO_CLUSTER, 501)
 
 
 @router.options("/{path:path}")
