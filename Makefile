@@ -14,7 +14,7 @@ space   := $(empty) $(empty)
 DEBS    := python3-venv nftables libnftables1 iproute2 busybox-static ca-certificates
 DEBS    += docker-registry skopeo umoci podman openssl procps apache2-utils curl
 DEBS    += runc crun runsc tini containernetworking-plugins iptables
-DEBS    += e2fsprogs btrfs-progs util-linux iperf3 docker-compose
+DEBS    += e2fsprogs btrfs-progs util-linux iperf3 docker-compose criu
 # What `make test-cgroup2` installs beside them; the kernel that it boots is unpacked and thrown away.
 CGROUP2_DEBS := qemu-system-x86 kmod
 

@@ -42,6 +42,7 @@ TESTS: Final = (
     f"{_NATIVE}/command/test_limits.py",
     "tests/shim/test_native.py",
     "tests/acceptance/test_control_groups.py",
+    "tests/acceptance/test_checkpoints.py",
     "tests/acceptance/test_run.py",
 )
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 PROGRAMS: Final = (
-    *("bash", "cp", "curl", "docker", "ip", "losetup", "mkfs.ext4", "mount", "nft", "nsenter", "ps", "rm", "sysctl", "tar"),
-    *("tini", "umount", "unshare"),
+    *("bash", "cp", "criu", "curl", "docker", "ip", "losetup", "mkfs.ext4", "mount", "nft", "nsenter", "ps", "rm"),
+    *("sysctl", "tar", "tini", "umount", "unshare"),
 )
 """What the tests call by name and busybox has not, or not with these options."""
 

@@ -77,7 +77,7 @@ class EchoContainers:
         self.created.append(request)
         return SimpleNamespace(id=ID, warnings=[])
 
-    async def start(self, ref: str) -> bool:
+    async def start(self, ref: str, *, checkpoint: str = "", checkpoint_dir: str = "") -> bool:
         self.get(ref)
         return False
 

@@ -304,10 +304,15 @@ def test_swarm_is_inactive(served):
         assert (status, text.partition(".")[0]) == (503, "This node is not a swarm manager")
 
 
-def test_what_is_not_there_yet(served):
-    assert served.message("GET", "/containers/box/checkpoints")[0] == 501
+def test_what_is_experimental(served):
+    for method, path in (("GET", ""), ("POST", ""), ("DELETE", "/one")):
+        status, text = served.message(method, f"/containers/box/checkpoints{path}")
+        assert (status, text.partition(".")[0]) == (501, "This experimental feature is disabled by default")
     status, text = served.message("POST", "/containers/box/start?checkpoint=one")
     assert (status, text) == (400, "checkpoint is only supported in experimental mode")
+
+
+def test_what_is_not_there_yet(served):
     for path, word in (("/build", "build images"), ("/swarm/init", "swarm mode"), ("/swarm/join", "swarm mode")):
         status, text = served.message("POST", path)
         assert (status, word in text) == (501, True)

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from wharfie.api import (
     artifacts,
+    checkpoints,
     container_streams,
     containers,
     content,
@@ -44,6 +45,7 @@ _ROUTERS = (
     containers.router,
     container_streams.router,
     execs.router,
+    checkpoints.router,
     files.router,
     images.router,
     content.router,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from wharfie.api.call import Asked
@@ -48,15 +50,18 @@ async def create(call: Asked, name: Text = "", platform: Text = "") -> Response:
 
 
 @router.post("/containers/{ref}/start")
-async def start(call: Asked, ref: str, checkpoint: Text = "") -> Response:
+async def start(
+    call: Asked, ref: str, checkpoint: Text = "", directory: Annotated[str, Query(alias="checkpoint-dir")] = ""
+) -> Response:
     length = call.request.headers.get("content-length", "0")
     if "transfer-encoding" in call.request.headers or (length.isdigit() and int(length) > _START_BODY):
         raise InvalidArgument(
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
         )
-    if checkpoint:
+    if checkpoint and not call.engine.settings.experimental:
         raise InvalidArgument("checkpoint is only supported in experimental mode")
-    return Empty(204 if await call.engine.containers.start(ref) else 304)
+    started = await call.engine.containers.start(ref, checkpoint=checkpoint, checkpoint_dir=directory)
+    return Empty(204 if started else 304)
 
 
 @router.post("/containers/{ref}/stop")

@@ -12,9 +12,6 @@ from wharfie.engine.swarm import NOT_A_MANAGER
 
 router = APIRouter()
 
-_NO_EXPERIMENT = (
-    "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to enable it."
-)
 _NO_UPGRADE = "no upgrade proto in request"
 _NO_BUILDER = "this engine does not build images: build with buildah, podman or kaniko, and load or pull the result"
 _NO_CLUSTER = "this engine is not part of any cluster: swarm mode is not supported"
@@ -28,19 +25,10 @@ _SWARM: tuple[tuple[str, str], ...] = (
     *(("DELETE", f"/{kind}/{{ref}}") for kind in ("nodes", "services", "secrets", "configs")),
     *(("POST", f"/swarm/{action}") for action in ("leave", "update", "unlock")),
 )
-_CHECKPOINTS = (
-    ("GET", "/containers/{ref}/checkpoints"),
-    ("POST", "/containers/{ref}/checkpoints"),
-    ("DELETE", "/containers/{ref}/checkpoints/{checkpoint}"),
-)
 
 
 async def _no_swarm() -> Response:
     return message(NOT_A_MANAGER, 503)
-
-
-async def _not_experimental() -> Response:
-    return message(_NO_EXPERIMENT, 501)
 
 
 @router.post("/build/prune")
@@ -86,5 +74,3 @@ def _upgrade_needed(request: Request, status: int) -> Response:
 
 for _method, _path in _SWARM:
     router.add_api_route(_path, _no_swarm, methods=[_method])
-for _method, _path in _CHECKPOINTS:
-    router.add_api_route(_path, _not_experimental, methods=[_method])

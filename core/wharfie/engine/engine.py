@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from wharfie.engine.actions import Actions
 from wharfie.engine.containers.catalog import Catalog
+from wharfie.engine.containers.checkpoints import Checkpoints
 from wharfie.engine.containers.commit import Commits
 from wharfie.engine.containers.connecting import Connecting
 from wharfie.engine.containers.containers import Containers
@@ -130,6 +131,8 @@ class Engine:
             starter=starter,
             remover=remover,
         )
+        execs = Execs(settings, catalog, drivers, events)
+        health = HealthChecks(catalog=catalog, execs=execs, events=events)
         containers = Containers(
             catalog=catalog,
             creator=creator,
@@ -138,6 +141,7 @@ class Engine:
             ending=ending,
             remover=remover,
             output=Output(catalog=catalog, drivers=drivers, events=events),
+            checkpoints=Checkpoints(catalog=catalog, health=health, drivers=drivers, events=events),
             endpoints=endpoints,
             networks=networks,
             images=images,
@@ -145,8 +149,6 @@ class Engine:
             events=events,
             actions=actions,
         )
-        execs = Execs(settings, catalog, drivers, events)
-        health = HealthChecks(catalog=catalog, execs=execs, events=events)
         copying = Copying(
             settings=settings, catalog=catalog, volumes=volumes, drivers=drivers, events=events, actions=actions
         )

@@ -94,6 +94,7 @@ class System:
             "Os": "linux",
             "Arch": self.host.architecture,
             "KernelVersion": release,
+            **({"Experimental": True} if self.settings.experimental else {}),
             "BuildTime": "",
         }
 

@@ -34,6 +34,11 @@ class Request:
         self.message = message
         self._fds = fds
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether the daemon that asked is gone."""
+        return self._peer.closed
+
     def take_fd(self) -> int:
         """The next descriptor that came along; the caller owns it. Errors: DriverError."""
         if not self._fds:
@@ -65,8 +70,12 @@ class Peer:
         connection.setblocking(False)
         loop.watch(connection.fileno(), READ, self._ready)
 
+    @property
+    def closed(self) -> bool:
+        return self._connection.fileno() < 0
+
     def send(self, message: Message) -> None:
-        if self._connection.fileno() < 0:
+        if self.closed:
             return
         self._waiting += encode(message)
         self._write()

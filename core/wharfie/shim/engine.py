@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wharfie.spi.errors import Unsupported
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streams:
@@ -120,3 +122,25 @@ class Engine(ABC):
     def delete(self) -> None:
         """Remove the cgroup, ending whatever process is left in it. May be repeated, also by a shim that never saw
         `create`: after a killed shim another one cleans up."""
+
+    # What an engine may offer beyond that: `RuntimeCapability.CHECKPOINT` of its driver
+
+    def checkpoint(self, folder: str) -> int:
+        """Begin to write the container, which is frozen (`pause`) and stays so, into the empty `folder`; the pid of the
+        shim's child that does it. `checkpointed` follows when that has ended. Errors: Unsupported, and what stands in the
+        way."""
+        raise Unsupported(f"the runtime of container {self.id} cannot write checkpoints")
+
+    def checkpointed(self, folder: str, code: int) -> None:
+        """The child has ended with this exit code. Errors: why `folder` is not a whole checkpoint."""
+        raise Unsupported(f"the runtime of container {self.id} cannot write checkpoints")
+
+    def restore(self, folder: str) -> int:
+        """Instead of `start`: begin to bring the processes of a checkpoint back, in what `create` has made; the pid of the
+        shim's child that does it. `restored` follows when that has ended. Errors: as of `checkpoint`."""
+        raise Unsupported(f"the runtime of container {self.id} cannot restore checkpoints")
+
+    def restored(self, folder: str, code: int) -> int:
+        """The child has ended with this exit code: the pid of what is the container's first process from now on, a child of
+        the shim. The one that `create` made is the shim's to end. Errors: why there is none."""
+        raise Unsupported(f"the runtime of container {self.id} cannot restore checkpoints")

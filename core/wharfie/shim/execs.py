@@ -50,6 +50,11 @@ class Execs:
         """No client of an exec is left."""
         return not self._leaving and not self._unrecorded
 
+    @property
+    def running(self) -> list[str]:
+        """Those that are executed."""
+        return [exec_id for exec_id, found in self._execs.items() if found.pid]
+
     def prepare(self, exec_id: str, process: Mapping[str, Any], io: Mapping[str, Any], user: str) -> None:
         """Errors: Conflict (the id exists)."""
         if exec_id in self._execs:

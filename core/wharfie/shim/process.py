@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wharfie.shim import folder, maker
+from wharfie.shim.checkpoints import Checkpoints
 from wharfie.shim.control import LATER, Control, Request, is_gone, open_listener
 from wharfie.shim.engine import Engine
 from wharfie.shim.execs import Execs
@@ -80,6 +81,7 @@ class Shim:
         self._made_engine: Engine | None = None
         self._session = Session(self._loop, request["io"], log, self._detached, self._stop_when_idle)
         self._execs = Execs(self._loop, self._emit, self._stop_when_idle, lambda: self._control.alone)
+        self._checkpoints = Checkpoints(lambda: self._engine, self._note_failure)
         self._resolver: Resolver | None = None
         self._status = "created"
         self._exit: Message | None = None
@@ -152,8 +154,7 @@ class Shim:
     # Requests; Control finds them by name
 
     def do_start(self, request: Request) -> None:
-        if self._status != "created":
-            raise Conflict(f"container {self._request['id']} cannot be started: it is {self._status}")
+        self._check_unstarted()
         try:
             self._engine.start()
         except BaseException:
@@ -161,19 +162,62 @@ class Shim:
             raise
         self._set_status("running")
 
+    def _check_unstarted(self) -> None:
+        self._checkpoints.check_idle()
+        if self._status != "created":
+            raise Conflict(f"container {self._request['id']} cannot be started: it is {self._status}")
+
     def _kill_unstarted(self) -> None:
         """The program could not be executed. That is the answer to `start`, and no end of a container."""
+        if self._exit is None:
+            self._collect()
+            self._end(127, silent=True)
+
+    def _collect(self) -> None:
+        """End what `create` left waiting."""
         try:
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
         except (ProcessLookupError, ChildProcessError):
             pass
-        self._end(127, silent=True)
 
     def _running(self) -> Engine:
         if self._exit is not None:
             raise Conflict(f"container {self._request['id']} is not running")
         return self._engine
+
+    def do_checkpoint(self, request: Request) -> object:
+        self._running()
+        if self._status == "created":
+            raise Conflict(f"container {self._request['id']} is not running")
+        if running := self._execs.running:
+            raise Conflict(
+                f"container {self._request['id']} has {len(running)} processes of execs, which no checkpoint holds: end "
+                "them first"
+            )
+        self._checkpoints.write(request, frozen=self._status == "paused", end=self._end_frozen)
+        return LATER
+
+    def _end_frozen(self) -> None:
+        """SIGKILL goes first, so that a process that is let go does nothing more."""
+        os.kill(self._pid, signal.SIGKILL)
+        self._guarded(lambda engine: engine.resume())
+        self._status = "running"
+
+    def do_restore(self, request: Request) -> object:
+        self._check_unstarted()
+        self._checkpoints.read(request, self._go_on, self._kill_unstarted)
+        return LATER
+
+    def _go_on(self, pid: int, code: int | None) -> None:
+        """A checkpoint's first process is the container's from now on; it may have ended with `code` since."""
+        if self._exit is not None:
+            raise Conflict(f"container {self._request['id']} ended before it was restored")
+        self._collect()
+        self._pid = pid
+        self._set_status("running")
+        if code is not None:
+            self._end(code)
 
     def _find_session(self, request: Request) -> Session:
         exec_id = request.message["exec_id"]
@@ -188,6 +232,7 @@ class Shim:
         self._execs.delete(request.message["exec_id"])
 
     def do_exec_start(self, request: Request) -> Message:
+        self._checkpoints.check_idle()
         pid = self._execs.start(request.message["exec_id"], self._running(), self._pid, self._made.user)
         return {"pid": pid}
 
@@ -234,12 +279,14 @@ class Shim:
         self._waiters.add(socket.socket(fileno=request.take_fd()), before, after)
 
     def do_pause(self, request: Request) -> None:
+        self._checkpoints.check_idle()
         if self._status == "paused":
             raise Conflict(f"container {self._request['id']} is already paused")
         self._running().pause()
         self._set_status("paused")
 
     def do_resume(self, request: Request) -> None:
+        self._checkpoints.check_idle()
         if self._status != "paused":
             raise Conflict(f"container {self._request['id']} is not paused")
         self._running().resume()
@@ -288,7 +335,7 @@ class Shim:
             code = 128 - code if code < 0 else code
             if pid == self._pid and self._exit is None:
                 self._end(code)
-            else:
+            elif not self._checkpoints.ended(pid, code):
                 self._execs.ended(pid, code)
 
     def _end(self, code: int, *, silent: bool = False) -> None:
@@ -353,6 +400,7 @@ class Shim:
             self._remove()
             return None
         self._deletions.append(request)
+        self._checkpoints.cancel()
         if self._exit is None:
             if self._status == "paused":
                 self._engine.resume()

@@ -290,6 +290,29 @@ class RuntimeDriver(Driver[RuntimeCapability]):
         """Host pids of all processes in the container (TOP)."""
         raise Unsupported(f'runtime driver "{self.name}" cannot list processes')
 
+    @deadline(600)
+    def checkpoint(self, id: str, folder: Path, *, leave_running: bool = False) -> None:
+        """Write the processes with their memory to `folder` (CHECKPOINT), which must not exist and whose parent does; then
+        end them, unless `leave_running`.
+
+        `folder` appears when it is whole, and only then are they ended. After an error, or a crash of the daemon, there
+        is no such folder and they run on as if nothing had been. The container's files, volumes and networks are no part
+        of it.
+        Errors: Conflict (not running, processes of execs, `folder` exists), Unsupported (what this host or driver has not
+        got, or this container has and no checkpoint can), DriverError.
+        """
+        raise Unsupported(f'runtime driver "{self.name}" cannot write checkpoints')
+
+    @deadline(600)
+    def restore(self, id: str, folder: Path) -> Process:
+        """Instead of `start`: let the processes of a checkpoint go on in a container that `create` has made from the same
+        configuration (CHECKPOINT). What they write goes to this container's streams, and their end is its end.
+
+        `folder` is only read. After an error there is only `delete`. Errors: as of `checkpoint`, Conflict (not in state
+        created), NotFound (no such folder), InvalidArgument (it is no checkpoint of this driver's).
+        """
+        raise Unsupported(f'runtime driver "{self.name}" cannot restore checkpoints')
+
     @deadline(5)
     def features(self) -> Mapping[str, Any]:
         """OCI runtime-spec, features.md."""

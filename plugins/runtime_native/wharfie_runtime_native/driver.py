@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from wharfie.shim import cgroups
-from wharfie.shim.driver import ShimRuntime
+from wharfie.shim.checkpointing import CheckpointingShims
 from wharfie.spi.driver import Problem
 from wharfie_runtime_native import features
 from wharfie_runtime_native.engine import CACHE_OPTION
@@ -16,7 +16,7 @@ from wharfie_runtime_native.syscalls import MACHINES
 _KERNEL: Final = (5, 12)  # mount_setattr(2); openat2, the new mount calls and close_range are older
 
 
-class NativeDriver(ShimRuntime):
+class NativeDriver(CheckpointingShims):
     """Containers by Linux system calls, one shim each. It takes no settings."""
 
     name: ClassVar[str] = "native"

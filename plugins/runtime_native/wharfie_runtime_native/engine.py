@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 from wharfie.shim.cgroups import path_of, warm
 from wharfie.shim.engine import Engine, Streams
-from wharfie.spi.errors import Conflict, InvalidArgument
+from wharfie.spi.errors import Conflict, DriverError, InvalidArgument
 from wharfie_runtime_native import cgroups, channel, namespaces
 from wharfie_runtime_native.cgroups.base import Cgroup
 from wharfie_runtime_native.constants import CLONE_NEWPID, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE
@@ -261,6 +261,59 @@ class NativeEngine(Engine):
 
     def oom_kills(self) -> int:
         return self._cgroup.oom_kills()
+
+    # What checkpoints take is loaded in the child that works on one: no shim needs it but in that moment.
+
+    def _work(self) -> Path:
+        """A folder for what is left of work in a child: a log, a pid, why it failed."""
+        return Path(self.bundle)
+
+    def checkpoint(self, folder: str) -> int:
+        def write() -> None:
+            from wharfie_runtime_native.checkpoints import dump
+
+            dump.write(self.spec, self._pid, self._cgroup.freezer(), Path(folder))
+
+        return self._fork_worker(write)
+
+    def checkpointed(self, folder: str, code: int) -> None:
+        if code:
+            from wharfie_runtime_native.checkpoints import worker
+
+            raise worker.failure(self._work()) or DriverError("the process that writes the checkpoint was killed")
+
+    def restore(self, folder: str) -> int:
+        def bring_back() -> None:
+            from wharfie_runtime_native.checkpoints import restore
+            from wharfie_runtime_native.init import keyring
+
+            self._cgroup.join()
+            if self.manner.keyring:
+                keyring(self.id)
+            restore.run(self.spec, self._pid, Path(folder), self._work())
+
+        return self._fork_worker(bring_back)
+
+    def restored(self, folder: str, code: int) -> int:
+        from wharfie_runtime_native.checkpoints import restore, worker
+
+        if code and (error := worker.failure(self._work())):
+            raise error
+        pid = restore.result(self._work(), code)
+        os.close(self._channel)
+        self._pid, self._channel = pid, -1
+        return pid
+
+    def _fork_worker(self, task: Callable[[], None]) -> int:
+        from wharfie_runtime_native.checkpoints import worker
+
+        report = worker.begin(self._work())
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            worker.work(parent, report, task)
+        os.close(report)
+        return pid
 
     def delete(self) -> None:
         if self._channel >= 0:

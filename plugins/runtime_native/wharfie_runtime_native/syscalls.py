@@ -30,6 +30,7 @@ NR_MOUNT_SETATTR: Final = 442
 NR_MOVE_MOUNT: Final = 429
 NR_OPENAT2: Final = 437
 NR_OPEN_TREE: Final = 428
+NR_PIDFD_GETFD: Final = 438
 NR_PIVOT_ROOT: Final = _HERE["pivot_root"]
 NR_SECCOMP: Final = _HERE["seccomp"]
 
@@ -168,6 +169,14 @@ def open_tree(fd: int, path: str, flags: int) -> int:
     if tree < 0:
         oserror("open_tree", path)
     return tree
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """Another process's descriptor as one of ours; close-on-exec."""
+    copy = _call(NR_PIDFD_GETFD, pidfd, ctypes.c_int(fd), ctypes.c_uint(0))
+    if copy < 0:
+        oserror("pidfd_getfd", str(fd))
+    return copy
 
 
 def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: int) -> None:

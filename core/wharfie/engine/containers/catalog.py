@@ -37,6 +37,8 @@ class Live:
     """A user's restart is under way: the end in its middle removes nothing."""
     stopping: bool = False
     """A user's stop, kill or restart is under way: the restart policy keeps out."""
+    probing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a health check's probe runs."""
     graph: dict[str, str] | None = None
     """What the storage driver said of the container's layer, which does not change."""
     rendered: dict[object, Any] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from typing import Any
 from wharfie.engine.actions import Actions
 from wharfie.engine.containers import links, listing, ps, traffic
 from wharfie.engine.containers.catalog import Catalog
+from wharfie.engine.containers.checkpoints import Checkpoints
 from wharfie.engine.containers.create import Created, Creator
 from wharfie.engine.containers.ending import Ending
 from wharfie.engine.containers.output import Output
@@ -49,6 +50,7 @@ class Containers:
     ending: Ending
     remover: Remover
     output: Output
+    checkpoints: Checkpoints
     endpoints: Endpoints
     networks: Networks
     images: Images
@@ -103,8 +105,9 @@ class Containers:
 
     # ---- starting and stopping
 
-    async def start(self, ref: str) -> bool:
-        """False: it runs already. Errors: Conflict (paused, being removed), and what stands in the way."""
+    async def start(self, ref: str, *, checkpoint: str = "", checkpoint_dir: str = "") -> bool:
+        """`checkpoint`: the name of one to go on from. False: it runs already. Errors: Conflict (paused, being removed),
+        and what stands in the way."""
         container = self.catalog.get(ref)
         live = self.catalog.live(container)
         async with live.lock:
@@ -117,11 +120,14 @@ class Containers:
                 raise NotFound(f"No such container: {ref}")
             if status == "running":
                 return False
+            found = None
+            if checkpoint:
+                found = self.checkpoints.find(container, f"/{container.name}", checkpoint, checkpoint_dir)
             self.ending.cancel_restart(live)
             live.stopping, live.back_off = False, 0.0
             container.restart_count = 0
             try:
-                await self.starter.start(container)
+                await self.starter.start(container, found)
             except WharfieError:
                 failed = True
                 raise

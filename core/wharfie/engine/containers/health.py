@@ -133,6 +133,11 @@ class HealthChecks:
         task = asyncio.get_running_loop().create_task(self._watch(container, container.state.health, probe))
         self._monitors[container.id] = task
 
+    async def rest(self, container: Container) -> None:
+        """Stop probing, after a probe that is under way; `adopt` goes on."""
+        async with self.catalog.live(container).probing:
+            self._stop_probing(container)
+
     def close(self) -> None:
         """The daemon ends; probes under way end by themselves."""
         for monitor in self._monitors.values():
@@ -153,7 +158,8 @@ class HealthChecks:
                 early = health.status == "starting" and time.monotonic() - started < probe.start_period
                 await asyncio.sleep(probe.start_interval if early else probe.interval)
                 began = time.monotonic()
-                found = await self._run(container, probe)
+                async with self.catalog.live(container).probing:
+                    found = await self._run(container, probe)
                 await self._judge(container, health, probe, found, in_start_period=began - started < probe.start_period)
         except WharfieError as error:
             log.error("container %s: its health is not checked any more: %s", container.name, error)

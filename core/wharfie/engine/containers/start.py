@@ -71,20 +71,23 @@ class Starter:
     events: Events
     actions: Actions
 
-    async def start(self, container: Container) -> None:
-        """Errors: InvalidArgument (the program cannot be executed), WharfieError with what stood in the way; the record
-        then says so and the container stays as it was."""
+    async def start(self, container: Container, checkpoint: Path | None = None) -> None:
+        """`checkpoint`: of the processes that go on, instead of the program's beginning.
+
+        Errors: InvalidArgument (the program cannot be executed), WharfieError with what stood in the way; the record then
+        says so and the container stays as it was.
+        """
         live = self.catalog.live(container)
         try:
             async with Undo(f"starting container {container.name}") as undo:
                 with self.actions.timed("container", "start"):
-                    await self._start(container, live, undo)
+                    await self._start(container, live, undo, checkpoint)
                 undo.commit()
         except WharfieError as error:
             await self._record_failure(container, live, error)
             raise
 
-    async def _start(self, container: Container, live: Live, undo: Undo) -> None:
+    async def _start(self, container: Container, live: Live, undo: Undo, checkpoint: Path | None) -> None:
         runtime = await self.drivers.get(RuntimeDriver, container.runtime)
         container.link_environment = links.environment(container, self.catalog.get)
         endpoints = await self.endpoints.allocate(container, self.catalog.facts(container), undo)
@@ -112,13 +115,28 @@ class Starter:
         self._set_running(container, process)
         await self.catalog.save(container)
         await self._hand_over(container, live, runtime)
-        try:
-            await runtime.call(RuntimeDriver.start, container.id)
-        except InvalidArgument as error:
-            raise _not_executed(container, error) from error
+        if checkpoint is not None:
+            await self._restore(container, runtime, checkpoint)
+        else:
+            try:
+                await runtime.call(RuntimeDriver.start, container.id)
+            except InvalidArgument as error:
+                raise _not_executed(container, error) from error
         live.started_monotonic = time.monotonic()
         self.files.tell_linked(container)
         self.events.emit("container", "start", container.id, container_attributes(container))
+
+    async def _restore(self, container: Container, runtime: Supervised[RuntimeDriver], checkpoint: Path) -> None:
+        try:
+            process = await runtime.call(RuntimeDriver.restore, container.id, checkpoint)
+        except WharfieError as error:
+            raise WharfieError(
+                "failed to create task for container: failed to create shim task: OCI runtime restore failed: "
+                f"{error.message}: unknown",
+                details=error.details,
+            ) from error
+        container.state.pid = process.pid
+        await self.catalog.save(container)
 
     async def _record_failure(self, container: Container, live: Live, error: WharfieError) -> None:
         forget_joined(container)

@@ -143,6 +143,14 @@ class Container(Model):
         )
 
 
+class CheckpointCreate(Model):
+    """Body of `POST /containers/{id}/checkpoints`. `exit`: the container ends."""
+
+    checkpoint_id: str = Field(default="", alias="CheckpointID")
+    checkpoint_dir: str = ""
+    exit: bool = False
+
+
 class ExecCreate(Model):
     """Body of `POST /containers/{id}/exec`."""
 

@@ -52,6 +52,10 @@ class Cgroup(GroupReader):
         """Stop every process of the group, and wait until the last one has."""
 
     @abstractmethod
+    def freezer(self) -> str:
+        """The folder whose control file `freeze` writes to. Errors: InvalidArgument (this host has none)."""
+
+    @abstractmethod
     def thaw(self) -> None:
         """Let them go on."""
 

@@ -152,7 +152,7 @@ class CgroupV1(V1Reader, Cgroup):
             write(directory, "tasks", "0")
 
     def freeze(self) -> None:
-        directory = self._directory("freezer", "a pause")
+        directory = self.freezer()
         if not self._freeze(directory, _FREEZE_SECONDS):
             write(directory, "freezer.state", "THAWED")
             raise DriverError(f"{directory} does not freeze within {_FREEZE_SECONDS:.0f} s")
@@ -168,8 +168,11 @@ class CgroupV1(V1Reader, Cgroup):
                 return False
             time.sleep(0.001)
 
+    def freezer(self) -> str:
+        return self._directory("freezer", "a pause")
+
     def thaw(self) -> None:
-        write(self._directory("freezer", "a pause"), "freezer.state", "THAWED")
+        write(self.freezer(), "freezer.state", "THAWED")
 
     def kill(self) -> None:
         freezer = self._controllers.get("freezer", "")

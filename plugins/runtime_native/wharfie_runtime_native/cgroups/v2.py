@@ -170,6 +170,9 @@ class CgroupV2(V2Reader, Cgroup):
                 raise DriverError(f"{self._directory} does not freeze within {_FREEZE_SECONDS:.0f} s")
             time.sleep(0.001)
 
+    def freezer(self) -> str:
+        return self._directory
+
     def thaw(self) -> None:
         write(self._directory, "cgroup.freeze", "0")
 

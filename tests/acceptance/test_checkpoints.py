@@ -1,0 +1,323 @@
+"""Checkpoints by the stock CLI: processes that are written to a folder and go on from there.
+
+Where `criu check` says that criu works (as in `make test-cgroup2`) they are made for real; elsewhere it is what the engine
+says instead, and that nothing is left of the try, that is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Daemon as OwnDaemon
+from tests.harness import import_busybox, running, until
+
+CRIU = shutil.which("criu")
+WORKS = CRIU is not None and subprocess.run([CRIU, "check"], capture_output=True, check=False).returncode == 0
+for_real = pytest.mark.skipif(not WORKS, reason="criu is not installed, or `criu check` says that it does not work here")
+COUNT = "trap 'exit 7' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"
+SYS_RESOURCE = 1 << 24
+PRIVILEGED = int(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0], 16) & SYS_RESOURCE
+"""criu asks for the limits of other users' processes, which a host that is itself confined may forbid."""
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    with running(OwnDaemon(tmp_path_factory.mktemp("experimental"), config={"experimental": True})) as made:
+        import_busybox(made)
+        yield made
+
+
+def lines(daemon, name):
+    return daemon.docker("logs", name).split()
+
+
+def wait_for(daemon, name, count):
+    until(lambda: len(lines(daemon, name)) >= count, 60, f"{count} lines of {name}")
+
+
+def count(daemon, name, *options):
+    """A container that counts, and has begun to."""
+    daemon.docker("run", "-d", "--name", name, *options, "busybox", "sh", "-c", COUNT)
+    wait_for(daemon, name, 3)
+
+
+def actions(daemon, name):
+    events = daemon.docker("events", "--since", "10m", "--until", "0s", "--filter", f"container={name}")
+    return [line.split()[2] for line in events.splitlines()]
+
+
+def goes_on(daemon, name):
+    """Whether a container that counts goes on where it was, line by line."""
+    wait_for(daemon, name, len(lines(daemon, name)) + 3)
+    return follows(lines(daemon, name), 1)
+
+
+def follows(found, first):
+    return found == [str(first + number) for number in range(len(found))]
+
+
+def names(daemon, name, *options):
+    return daemon.docker("checkpoint", "ls", *options, name).split()[2:]
+
+
+def refused(daemon, *words):
+    return daemon.docker("checkpoint", *words, status=1, both=True)
+
+
+@for_real
+def test_a_container_goes_on_from_its_checkpoint(daemon, name):
+    count(daemon, name, "--restart", "always", "-p", "80", "-v", f"{name}-data:/data")
+    assert daemon.docker("checkpoint", "create", name, "first") == "first"
+    state = daemon.inspect(name)["State"]
+    assert (state["Status"], state["ExitCode"], state["Pid"]) == ("exited", 137, 0)
+    assert names(daemon, name) == ["first"]
+    assert daemon.request("GET", f"/containers/{name}/checkpoints") == (200, [{"Name": "first"}])
+    written = len(lines(daemon, name))
+    daemon.docker("start", "--checkpoint", "first", name)
+    wait_for(daemon, name, written + 1)
+    assert goes_on(daemon, name)
+    pid = daemon.inspect(name)["State"]["Pid"]
+    assert Path(f"/proc/{pid}/status").read_text().count(f"NSpid:\t{pid}\t1\n") == 1
+    assert daemon.docker("exec", name, "sh", "-c", "touch /data/new; cat /proc/1/comm") == "sh"
+    daemon.docker("stop", name)
+    assert daemon.inspect(name)["State"]["ExitCode"] == 7
+    expected = ["start", "checkpoint", "die", "start", "die"]
+    until(lambda: [action for action in actions(daemon, name) if action in expected] == expected)
+
+
+@for_real
+def test_what_a_container_has_is_the_same_afterwards(daemon, name, tmp_path):
+    """Mounts with their options, rights, filter, names, limits, memory that only it knows."""
+    user = ("--user", "worker") if PRIVILEGED else ()
+    daemon.docker(
+        *("run", "-d", "--name", name, "--hostname", "box", *user, "--cap-drop", "NET_RAW", "-m", "64m", "-i"),
+        *("--security-opt", "no-new-privileges", "--pids-limit", "40", "--ulimit", "nofile=500", "-e", "A=b"),
+        *("--tmpfs", "/scratch:rw,nosuid,size=1m", "-v", f"{name}-data:/data:ro", "-v", f"{tmp_path}:/two words"),
+        *("--read-only", "busybox", "sh", "-c"),
+        "echo in memory > /dev/shm/kept; echo more > /scratch/kept; exec 7</etc/passwd; read word; echo $word; sleep 600",
+    )
+    look = "cd /proc/1; cut -d' ' -f4-6 mountinfo | sort; grep -E '^(Uid|Gid|Groups|Cap|NoNew|Seccomp:)' status; hostname"
+    look += "; cat limits environ oom_score_adj /dev/shm/kept /scratch/kept; tail -n +2 cgroup; readlink cwd; readlink exe"
+    until(lambda: daemon.run_docker("exec", name, "cat", "/scratch/kept").returncode == 0, 30)
+    before = daemon.docker("exec", name, "sh", "-c", look)
+    daemon.docker("checkpoint", "create", name, "whole")
+    daemon.docker("start", "--checkpoint", "whole", name)
+    assert daemon.docker("exec", name, "sh", "-c", look) == before
+    with daemon.spawn_docker("attach", name, stdin=subprocess.PIPE) as client:
+        client.stdin.write(b"heard\n")
+        client.stdin.flush()
+        assert client.stdout.readline() == b"heard\n"
+        client.kill()
+
+
+@for_real
+def test_leave_running_and_another_folder(daemon, name, tmp_path):
+    count(daemon, name)
+    pid = daemon.inspect(name)["State"]["Pid"]
+    folder = tmp_path / "kept/deep"
+    daemon.docker("checkpoint", "create", "--leave-running", "--checkpoint-dir", folder, name, "one")
+    assert daemon.inspect(name)["State"]["Pid"] == pid
+    assert goes_on(daemon, name)
+    assert (names(daemon, name), names(daemon, name, "--checkpoint-dir", folder)) == ([], ["one"])
+    # Another container of the same image and options can go on from it.
+    other = f"{name}-other"
+    daemon.docker("create", "--name", other, "busybox", "sh", "-c", COUNT)
+    daemon.docker("start", "--checkpoint", "one", "--checkpoint-dir", folder, other)
+    wait_for(daemon, other, 3)
+    found = lines(daemon, other)
+    assert int(found[0]) > 1
+    assert follows(found, int(found[0]))
+    daemon.docker("checkpoint", "rm", "--checkpoint-dir", folder, name, "one")
+    assert list(folder.iterdir()) == []
+
+
+@for_real
+def test_a_paused_container_stays_paused(daemon, name):
+    count(daemon, name)
+    daemon.docker("pause", name)
+    daemon.docker("checkpoint", "create", "--leave-running", name, "one")
+    assert daemon.inspect(name)["State"]["Status"] == "paused"
+    daemon.docker("unpause", name)
+    assert goes_on(daemon, name)
+    daemon.docker("pause", name)
+    daemon.docker("checkpoint", "create", name, "two")
+    assert daemon.inspect(name)["State"]["Status"] == "exited"
+    daemon.docker("start", "--checkpoint", "two", name)
+    assert goes_on(daemon, name)
+
+
+@for_real
+def test_listeners_go_on_and_connections_are_closed(daemon, name):
+    program = "nc -ll -p 80 -e cat & nc -ll -p 81 -e sleep 600 & sleep 1; sleep 600 | nc 127.0.0.1 81 & echo on; wait"
+    daemon.docker("run", "-d", "--name", name, "busybox", "sh", "-c", program)
+    wait_for(daemon, name, 1)
+    until(lambda: daemon.docker("exec", name, "netstat", "-tn").count("ESTABLISHED") == 2)
+    made = daemon.run_docker("checkpoint", "create", name, "one")
+    if b"Operation not supported" in made.stderr:
+        pytest.skip("this criu asks sockets what this kernel does not tell of all of them")
+    assert made.returncode == 0, made.stderr
+    daemon.docker("start", "--checkpoint", "one", name)
+    assert daemon.docker("exec", name, "sh", "-c", "echo again | nc 127.0.0.1 80") == "again"
+    assert "ESTABLISHED" not in daemon.docker("exec", name, "netstat", "-tn")
+
+
+@for_real
+def test_a_health_check_waits(daemon, name):
+    options = ("--health-cmd", "sleep 0.3", "--health-interval", "50ms", "--health-start-period", "5s")
+    count(daemon, name, *options)
+    for number in range(3):
+        daemon.docker("checkpoint", "create", "--leave-running", name, f"number{number}")
+    until(lambda: daemon.inspect(name)["State"]["Health"]["Status"] == "healthy", 30)
+
+
+@for_real
+@pytest.mark.parametrize("mode", ["host", "container"])
+def test_a_network_that_is_not_its_own(daemon, name, mode):
+    if mode == "container":
+        daemon.docker("run", "-d", "--name", f"{name}-net", "busybox", "sleep", "600")
+        mode = f"container:{name}-net"
+    count(daemon, name, "--network", mode)
+    daemon.docker("checkpoint", "create", name, "one")
+    daemon.docker("start", "--checkpoint", "one", name)
+    assert goes_on(daemon, name)
+
+
+@for_real
+def test_names_are_taken_once(daemon, name):
+    count(daemon, name)
+    daemon.docker("checkpoint", "create", "--leave-running", name, "taken")
+    error = f"cannot checkpoint container {name}: checkpoint with name taken already exists for container {name}"
+    assert error in refused(daemon, "create", name, "taken")
+    body = {"CheckpointID": "taken", "Exit": True}
+    assert daemon.request("POST", f"/containers/{name}/checkpoints", body) == (500, {"message": error})
+    assert goes_on(daemon, name)
+    assert daemon.exchange("DELETE", f"/containers/{name}/checkpoints/taken")[0] == 204
+
+
+def test_what_cannot_be_asked_for(daemon, name):
+    """Docker's words and statuses, whether or not criu is there."""
+    daemon.docker("create", "--name", name, "busybox", "sleep", "600")
+    path = f"/containers/{name}/checkpoints"
+    assert daemon.request("GET", path) == (200, None)
+    assert daemon.request("GET", "/containers/nosuch/checkpoints")[0] == 404
+    assert daemon.request("POST", "/containers/nosuch/checkpoints", {"CheckpointID": "one"})[0] == 404
+    status, answer = daemon.request("POST", path, {"CheckpointID": "one"})
+    assert (status, answer["message"]) == (409, f"container {daemon.inspect(name)['Id']} is not running")
+    missing = {"message": f"checkpoint none does not exist for container {name}"}
+    assert daemon.request("DELETE", f"{path}/none") == (500, missing)
+    missing = {"message": f"checkpoint none does not exist for container /{name}"}
+    assert daemon.request("POST", f"/containers/{name}/start?checkpoint=none") == (500, missing)
+    assert daemon.inspect(name)["State"]["Status"] == "created"
+    daemon.docker("start", name)
+    for bad in ("x", "_x", "../x", ".part-x", ""):
+        status, answer = daemon.request("POST", path, {"CheckpointID": bad})
+        assert (status, answer["message"]) == (
+            400,
+            f"Invalid checkpoint ID ({bad}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
+        )
+    assert daemon.request("DELETE", f"{path}/..")[0] == 400
+    status, answer = daemon.request("POST", path, {"CheckpointID": "one", "CheckpointDir": "relative"})
+    assert (status, answer["message"]) == (400, 'checkpoint directory "relative" is not an absolute path')
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [(("-t",), "it has a terminal"), (("--init",), "--init"), (("--pid", "host"), "its PID namespace is not its own")],
+)
+def test_what_no_checkpoint_holds(daemon, name, options, reason):
+    daemon.docker("run", "-d", "--name", name, *options, "busybox", "sleep", "600")
+    assert reason in refused(daemon, "create", name, "one")
+    assert daemon.docker("exec", name, "echo", "goes on") == "goes on"
+
+
+def test_processes_of_execs_are_in_the_way(daemon, name):
+    count(daemon, name)
+    daemon.docker("exec", "-d", name, "sleep", "600")
+    assert "1 processes of execs" in refused(daemon, "create", name, "one")
+    assert goes_on(daemon, name)
+
+
+def test_a_folder_that_is_no_checkpoint(daemon, name):
+    daemon.docker("create", "--name", name, "busybox", "sleep", "600")
+    folder = daemon.data / "containers" / daemon.inspect(name)["Id"] / "checkpoints/empty"
+    folder.mkdir(parents=True)
+    text = daemon.docker("start", "--checkpoint", "empty", name, status=1, both=True)
+    assert "OCI runtime restore failed" in text
+    assert daemon.inspect(name)["State"]["Status"] == "created"
+    folder.rmdir()
+    daemon.docker("start", name)
+
+
+@pytest.mark.skipif(WORKS or CRIU is None, reason="criu works here, or is not there")
+def test_a_criu_that_does_not_work_is_named_with_its_reason(daemon, name):
+    count(daemon, name)
+    text = refused(daemon, "create", name, "one")
+    assert f"({CRIU}) does not work on this host, Linux {os.uname().release}: " in text
+    assert "it gives no reason" not in text
+    assert goes_on(daemon, name)
+    assert names(daemon, name) == []
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """A folder with all programs of the host but criu, for a PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for place in os.environ["PATH"].split(":"):
+        for program in Path(place).iterdir() if Path(place).is_dir() else ():
+            if program.name != "criu" and not (folder / program.name).is_symlink():
+                (folder / program.name).symlink_to(program)
+    return folder
+
+
+def test_without_criu(make_daemon, programs):
+    daemon = make_daemon(start=False, config={"experimental": True})
+    daemon.extra_environment = {"PATH": str(programs)}
+    daemon.start()
+    import_busybox(daemon)
+    count(daemon, "counts")
+    assert "made by criu, which is not installed" in refused(daemon, "create", "counts", "one")
+    assert goes_on(daemon, "counts")
+    assert names(daemon, "counts") == []
+
+
+@pytest.mark.skipif(CRIU is None, reason="criu is not there")
+def test_a_daemon_that_is_killed_while_one_is_written(make_daemon, programs, tmp_path):
+    """Neither is there a half checkpoint, nor does the container stand still."""
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    slow = f'#!/bin/sh\n[ $1 = dump ] && touch {begun} && until [ -e {go} ]; do sleep 0.05; done\nexec {CRIU} "$@"\n'
+    (programs / "criu").write_text(slow)
+    (programs / "criu").chmod(0o755)
+    daemon = make_daemon(start=False, config={"experimental": True})
+    daemon.extra_environment = {"PATH": str(programs)}
+    daemon.start()
+    import_busybox(daemon)
+    count(daemon, "counts")
+    pid = daemon.inspect("counts")["State"]["Pid"]
+    client = daemon.spawn_docker("checkpoint", "create", "counts", "one")
+    until(begun.exists, 30)
+    folder = daemon.data / "containers" / daemon.inspect("counts")["Id"] / "checkpoints"
+    assert [path.name for path in folder.iterdir()] == [".part-one"]
+    written = len(lines(daemon, "counts"))
+    time.sleep(0.5)
+    assert len(lines(daemon, "counts")) - written <= 1  # it stands still
+    daemon.kill()
+    client.wait()
+    go.touch()
+    until(lambda: not list(folder.iterdir()), 60, "the half checkpoint to go")
+    daemon.start()
+    state = daemon.inspect("counts")["State"]
+    assert (state["Status"], state["Pid"]) == ("running", pid)
+    assert goes_on(daemon, "counts")
+    assert names(daemon, "counts") == []
+
+
+def test_experimental_is_told(daemon):
+    assert json.loads(daemon.docker("version", "--format", "{{json .Server.Experimental}}")) is True
