@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -258,9 +259,14 @@ CASES = [("HostConfig", name, case) for name, case in HOST.items()] + [
 
 @pytest.mark.parametrize(("place", "field", "case"), CASES, ids=lambda value: value if isinstance(value, str) else "")
 def test_field(daemon, name, place, field, case):
+    body = json.loads(json.dumps(request_of(place, field, case)).replace("{cgroup}", daemon.cgroup))
+    try_field(daemon, name, body, case, lambda: daemon.inspect(name)[place][field])
+
+
+def try_field(daemon, name: str, body: dict[str, Any], case: Any, shown: Callable[[], Any]) -> None:
+    """Make the container and see that the case is right. `shown`: what inspect says of the field."""
     if isinstance(case, Seen) and case.only and not Path(case.only).exists():
         pytest.skip(f"this kernel has no {case.only}")
-    body = json.loads(json.dumps(request_of(place, field, case)).replace("{cgroup}", daemon.cgroup))
     status, answer = daemon.request("POST", f"/containers/create?name={name}", body)
     if isinstance(case, Refused):
         if case.at_start:
@@ -271,12 +277,10 @@ def test_field(daemon, name, place, field, case):
     assert status == 201, answer
     if isinstance(case, Discarded) and not Path(case.only).exists():
         assert answer["Warnings"] == [case.warning]
-        assert not daemon.inspect(name)["HostConfig"][field]
+        assert not shown()
         return
     if isinstance(case, Shown):
-        document = daemon.inspect(name)
-        found = document["HostConfig" if place == "HostConfig" else "Config"][field]
-        assert found == (case.value if case.shown is None else case.shown)
+        assert shown() == (case.value if case.shown is None else case.shown)
         return
     status, answer = daemon.request("POST", f"/containers/{name}/start")
     assert status == 204, answer

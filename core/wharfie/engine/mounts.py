@@ -7,13 +7,13 @@ Later entries win over earlier ones for one destination, in this order: the imag
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from wharfie.engine.identity import NAME_CHARACTERS, NAME_PATTERN, check_volume_name
 from wharfie.engine.model.container import Container, MountPoint
-from wharfie.engine.model.host import MountSpec
+from wharfie.engine.model.host import MountSpec, TmpfsOptions
 from wharfie.spi.errors import InvalidArgument, NotFound, Unsupported, WharfieError
 
 _PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
@@ -95,20 +95,24 @@ def parse_mount(spec: MountSpec, default_driver: str) -> MountPoint:
     target = posixpath.normpath(spec.target)
     if target == "/":
         raise InvalidArgument(f"{wrong}invalid specification: destination can't be '/'")
+    for kind, field, given in _options_of_kinds(spec):
+        if given is not None and kind != spec.type:
+            raise InvalidArgument(f"{wrong}field {field} must not be specified")
     if spec.type == "bind":
         return _parse_bind_mount(spec, target, wrong)
     if spec.type == "tmpfs":
         if spec.source:
             raise InvalidArgument(f"{wrong}field Source must not be specified")
-        return MountPoint(type="tmpfs", destination=target, rw=not spec.read_only, options=_tmpfs_options(spec))
+        options = _tmpfs_options(spec.tmpfs_options or TmpfsOptions(), wrong)
+        return MountPoint(type="tmpfs", destination=target, rw=not spec.read_only, options=options)
     if spec.type == "image":
         return _parse_image_mount(spec, target, wrong)
-    options = spec.volume_options
-    driver = options.driver_config.name if options and options.driver_config and options.driver_config.name else ""
+    own = spec.volume_options
+    driver = own.driver_config.name if own and own.driver_config and own.driver_config.name else ""
     mount = _volume(spec.source, target, "", driver or default_driver)
     mount.rw = not spec.read_only
-    mount.copy_up = not (options and options.no_copy)
-    mount.subpath = _subpath(options.subpath if options else "", wrong)
+    mount.copy_up = not (own and own.no_copy)
+    mount.subpath = _subpath(own.subpath if own else "", wrong)
     if mount.subpath and not spec.source:
         raise InvalidArgument(f"{wrong}must not set Subpath when using anonymous volumes")
     if spec.source and NAME_PATTERN.fullmatch(spec.source) is None:
@@ -117,6 +121,13 @@ def parse_mount(spec: MountSpec, default_driver: str) -> MountPoint:
             "allowed. If you intended to pass a host directory, use absolute path"
         )
     return mount
+
+
+def _options_of_kinds(spec: MountSpec) -> Iterator[tuple[str, str, object]]:
+    yield "bind", "BindOptions", spec.bind_options
+    yield "volume", "VolumeOptions", spec.volume_options
+    yield "image", "ImageOptions", spec.image_options
+    yield "tmpfs", "TmpfsOptions", spec.tmpfs_options
 
 
 def _parse_image_mount(spec: MountSpec, target: str, wrong: str) -> MountPoint:
@@ -177,14 +188,21 @@ def _read_only_below(spec: MountSpec, propagation: str, wrong: str) -> Literal["
     return "always"
 
 
-def _tmpfs_options(spec: MountSpec) -> list[str]:
+def _tmpfs_options(options: TmpfsOptions, wrong: str) -> list[str]:
+    """As mount(8) has them. Errors: InvalidArgument."""
     words = []
-    if spec.tmpfs_options:
-        if spec.tmpfs_options.size_bytes:
-            words.append(f"size={spec.tmpfs_options.size_bytes}")
-        if spec.tmpfs_options.mode:
-            words.append(f"mode={spec.tmpfs_options.mode:o}")
-        words += ["=".join(option) for option in spec.tmpfs_options.options or ()]
+    if options.size_bytes < 0:
+        raise InvalidArgument(f"{wrong}a tmpfs cannot have {options.size_bytes} bytes")
+    if options.size_bytes:
+        words.append(f"size={options.size_bytes}")
+    if options.mode:
+        words.append(f"mode={options.mode:o}")
+    for option in options.options or ():
+        if len(option) not in (1, 2) or "," in "".join(option):
+            raise InvalidArgument(f"{wrong}invalid tmpfs option {option}: want a word, or a name and a value")
+        word = "=".join(option)
+        _check_tmpfs(word)
+        words.append(word)
     return words
 
 
@@ -266,8 +284,13 @@ def plan_mounts(
         _check_tmpfs(tmpfs[destination])
     shadowed = {posixpath.normpath(destination) for destination in tmpfs}
     for destination in image_volumes:
-        target = posixpath.normpath(destination)
-        if target not in chosen and target not in shadowed and target.startswith("/") and target != "/":
+        target = posixpath.normpath("/" + destination.lstrip("/"))  # Docker takes a relative path from the root
+        if target == "/":
+            raise InvalidArgument(
+                f"invalid volume specification: '{destination}': invalid mount config for type \"volume\": invalid "
+                "specification: destination can't be '/'"
+            )
+        if target not in chosen and target not in shadowed:
             chosen[target] = _volume("", target, "", default_driver)
     return sorted(chosen.values(), key=lambda mount: (mount.destination.count("/"), mount.destination))
 

@@ -15,6 +15,7 @@ from wharfie.engine.networks.networks import Networks
 from wharfie.spi.errors import Forbidden, InvalidArgument, NotFound
 
 _ALONE = frozenset({"host", "none"})
+_PREDEFINED = frozenset({"bridge", "default", *_ALONE})
 _MAC = re.compile(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
 
@@ -29,7 +30,7 @@ def choose_networks(request: ContainerCreate, networks: Networks, catalog: Catal
         return {}
     if request.network_disabled:
         mode = host.network_mode = "none"
-    asked = dict(request.networking_config.endpoints_config)
+    asked = {_meant(name, settings): settings for name, settings in request.networking_config.endpoints_config.items()}
     first = _find(networks, mode)
     chosen = {first.name if first else mode: _take(asked, first, mode)}
     for name, settings in asked.items():
@@ -43,6 +44,11 @@ def choose_networks(request: ContainerCreate, networks: Networks, catalog: Catal
             _check_settings(record, settings)
             settings.network_id = record.id
     return chosen
+
+
+def _meant(name: str, settings: EndpointSettings) -> str:
+    """Docker goes by the id, where a client says one, but for networks that are always there."""
+    return name if name in _PREDEFINED else settings.network_id or name
 
 
 def _id_of(ref: str, catalog: Catalog) -> str:

@@ -31,6 +31,8 @@ def _refused(request: ContainerCreate) -> Iterator[tuple[str, str]]:
         yield "Cgroup", "another container's control group cannot be joined; use CgroupParent for a common one"
     if host.kernel_memory_tcp:
         yield "KernelMemoryTCP", "the kernel counts TCP buffers with all other memory: use Memory"
+    if "" in (host.annotations or {}):
+        yield "invalid Annotations", "the empty string is not permitted as an annotation key"
     for field, name in _WINDOWS:
         if getattr(host, name):
             yield field, "this limit exists on Windows only"

@@ -340,6 +340,8 @@ def _fill(settings: EndpointSettings, entry: JoinedEndpoint, record: NetworkReco
     settings.mac_address = attachment.mac
     settings.gateway = str(attachment.gateway4 or "")
     settings.ipv6_gateway = str(attachment.gateway6 or "")
+    settings.ip_address = settings.global_ipv6_address = ""
+    settings.ip_prefix_len = settings.global_ipv6_prefix_len = 0
     for interface in entry.joined.endpoint.addresses:
         if isinstance(interface, IPv4Interface):
             settings.ip_address, settings.ip_prefix_len = str(interface.ip), interface.network.prefixlen

@@ -101,6 +101,8 @@ def check(requests: Sequence[DeviceRequest]) -> None:
             raise InvalidArgument("cannot set both Count and DeviceIDs on device request")
         if request.driver == DRIVER and (request.count or not request.device_i_ds):
             raise InvalidArgument("a device request of the driver cdi names its devices (DeviceIDs), and nothing else")
+        if request.driver == DRIVER and request.options:
+            raise InvalidArgument("unexpected options in CDI device request")
 
 
 def _gpus(request: DeviceRequest, registry: Registry) -> list[str]:
