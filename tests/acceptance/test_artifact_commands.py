@@ -10,25 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Daemon, free_port, until
+from tests.harness import Daemon
+from tests.registries import Registry
 
 pytestmark = pytest.mark.skipif(shutil.which("docker-registry") is None, reason="needs docker-registry")
 
 
 @pytest.fixture
 def registry(tmp_path) -> Iterator[str]:
-    address = f"127.0.0.1:{free_port()}"
-    (tmp_path / "config.yml").write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path / 'store'}}}}}\n"
-        f"http: {{addr: {address}}}\n"
-    )
-    words = ["docker-registry", "serve", str(tmp_path / "config.yml")]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    ask = ["curl", "-s", "-o", "/dev/null", f"http://{address}/v2/"]
-    until(lambda: subprocess.run(ask, check=False).returncode == 0, 30, "the registry")
-    yield address
-    process.terminate()
-    process.wait()
+    made = Registry(tmp_path / "registry")
+    yield made.address
+    made.close()
 
 
 def wharfie(daemon: Daemon, folder: Path, *words: str | Path, status: int = 0) -> str:

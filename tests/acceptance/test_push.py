@@ -4,38 +4,10 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.harness import free_port, until
-
-
-class Registry:
-    """Debian's registry; with `users`, one that wants a password."""
-
-    def __init__(self, folder: Path, *, guarded: bool = False) -> None:
-        self.address = f"127.0.0.1:{free_port()}"
-        auth = ""
-        folder.mkdir()
-        if guarded:
-            subprocess.run(["htpasswd", "-Bbc", folder / "users", "me", "secret"], check=True, capture_output=True)
-            auth = f"auth: {{htpasswd: {{realm: r, path: {folder / 'users'}}}}}\n"
-        (folder / "config.yml").write_text(
-            f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder / 'store'}}}}}\n"
-            f"http: {{addr: {self.address}}}\n{auth}"
-        )
-        words = ["docker-registry", "serve", str(folder / "config.yml")]
-        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until(self._answers, what="the registry")
-
-    def _answers(self) -> bool:
-        words = ["curl", "-s", "-o", "/dev/null", f"http://{self.address}/v2/"]
-        return subprocess.run(words, check=False).returncode == 0
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait()
+from tests.registries import Registry
 
 
 @pytest.fixture

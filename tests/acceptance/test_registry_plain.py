@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness import free_port, until
+from tests.registries import Registry
 
 
 @pytest.fixture
 def registry(tmp_path) -> Iterator[str]:
     """Address of Debian's registry, which lets `me` with the password `secret` in."""
-    address, folder = f"127.0.0.1:{free_port()}", tmp_path / "registry"
-    folder.mkdir()
-    subprocess.run(["htpasswd", "-Bbc", folder / "users", "me", "secret"], check=True, capture_output=True)
-    (folder / "config.yml").write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder / 'store'}}}}}\n"
-        f"http: {{addr: {address}}}\nauth: {{htpasswd: {{realm: r, path: {folder / 'users'}}}}}\n"
-    )
-    words = ["docker-registry", "serve", str(folder / "config.yml")]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until(lambda: _succeeds(["curl", "-s", "-o", "/dev/null", f"http://{address}/v2/"]), what="the registry")
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _succeeds(words: Sequence[str]) -> bool:
-    return subprocess.run(words, check=False).returncode == 0
+    made = Registry(tmp_path / "registry", guarded=True)
+    yield made.address
+    made.close()
 
 
 def test_pull_by_the_plain_driver(daemon, make_daemon, registry, tmp_path: Path) -> None:

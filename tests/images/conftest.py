@@ -10,11 +10,8 @@ import io
 import json
 import shutil
 import socket
-import subprocess
 import tarfile
 import threading
-import time
-import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +20,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.registries import Registry
 from wharfie.engine.events import Events
 from wharfie.engine.images.images import Images
 from wharfie.engine.model.container import Container
@@ -200,65 +198,6 @@ def make() -> SimpleNamespace:
 
 
 # A registry
-
-
-class Registry:
-    def __init__(self, folder: Path, config: str = "") -> None:
-        self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
-        (folder / "config.yml").write_text(
-            f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder / 'store'}}}}}\n"
-            f"http: {{addr: {self.address}}}\n{config}"
-        )
-        self.process = subprocess.Popen(
-            ["docker-registry", "serve", str(folder / "config.yml")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        wait_for_port(self.port)
-
-    def push(self, layout: Path, tag: str, repository: str, *options: str) -> None:
-        subprocess.run(
-            ["skopeo", "copy", "--all", "--quiet", "--dest-tls-verify=false", *options]  # noqa: RUF005
-            + [f"oci:{layout}:{tag}", f"docker://{self.address}/{repository}"],
-            check=True,
-        )
-
-    def put(self, layout: Layout, descriptor: Mapping[str, Any], repository: str, reference: str) -> None:
-        """Push a manifest and the blobs that it names as they are, whatever they mean."""
-        data = layout.blobs[descriptor["digest"]]
-        document = json.loads(data)
-        base = f"http://{self.address}/v2/{repository}"
-        for part in [document[key] for key in ("config",) if key in document] + document.get("layers", []):
-            with self._ask("POST", f"{base}/blobs/uploads/") as answer:
-                place = answer.headers["Location"]
-            mark = "&" if "?" in place else "?"
-            self._ask("PUT", f"{place}{mark}digest={part['digest']}", layout.blobs[part["digest"]]).close()
-        self._ask("PUT", f"{base}/manifests/{reference}", data, descriptor["mediaType"]).close()
-
-    @staticmethod
-    def _ask(method: str, url: str, data: bytes = b"", kind: str = "application/octet-stream") -> Any:
-        request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": kind})
-        return urllib.request.urlopen(request, timeout=30)
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for_port(port: int) -> None:
-    for _ in range(200):
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"nothing listens on port {port}")
 
 
 @pytest.fixture(scope="session")

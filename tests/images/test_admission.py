@@ -45,7 +45,7 @@ def sign(registry, make, key):
             "layers": [{**layer, "annotations": {"dev.cosignproject.cosign/signature": signature}}],
         }
         found = layout.blob(json.dumps(manifest).encode(), manifest["mediaType"])
-        registry.put(layout, found, repository, digest.replace(":", "-") + ".sig")
+        registry.put(layout.blobs, found, repository, digest.replace(":", "-") + ".sig")
 
     return push
 
@@ -59,7 +59,7 @@ def test_only_what_is_signed_is_pulled(with_house, registry, make, sign, rules) 
     layout = make.Layout()
     image = layout.image([make.tar_of({"a": b"admission"})])
     for repository in ("signed/app", "signed/other", "elsewhere"):
-        registry.put(layout, image, repository, "1")
+        registry.put(layout.blobs, image, repository, "1")
 
     async def work(house) -> None:
         name = f"{registry.address}/signed/app"
@@ -91,8 +91,8 @@ def test_a_signed_index_vouches_for_its_images(with_house, registry, make, sign,
     ]
     index = layout.index_of(*members)
     for member, _ in members:
-        registry.put(layout, member, "signed/multi", member["digest"])
-    registry.put(layout, index, "signed/multi", "1")
+        registry.put(layout.blobs, member, "signed/multi", member["digest"])
+    registry.put(layout.blobs, index, "signed/multi", "1")
 
     async def work(house) -> None:
         name = f"{registry.address}/signed/multi"
@@ -130,7 +130,7 @@ def test_a_registry_that_keeps_silent_denies_and_costs_nobody_else(with_house, m
 
 def test_settings_change_while_the_engine_runs(with_house, registry, make, rules) -> None:
     layout = make.Layout()
-    registry.put(layout, layout.image([make.tar_of({"a": b"reload"})]), "signed/reload", "1")
+    registry.put(layout.blobs, layout.image([make.tar_of({"a": b"reload"})]), "signed/reload", "1")
 
     async def work(house) -> None:
         name = f"{registry.address}/signed/reload"

@@ -75,7 +75,7 @@ def test_referrers(with_house, registry, modern, make, kind, driver) -> None:
     server = modern if api else registry.address
     repository = f"{server}/artifacts/{driver}-{'api' if api else 'tag'}"
     layout = make.Layout()
-    registry.put(layout, layout.image([make.tar_of({"a": b"1"})]), repository.partition("/")[2], "1")
+    registry.put(layout.blobs, layout.image([make.tar_of({"a": b"1"})]), repository.partition("/")[2], "1")
     image = f"{repository}:1" if not api else f"{server}/plain/image:v1"
 
     async def listed(house, artifact_type="") -> list:
@@ -130,7 +130,7 @@ def test_no_file_leads_out_of_a_folder(with_house, registry, make) -> None:
                 "layers": [{**blob, "annotations": {TITLE: title}}],
             }
             made = layout.blob(json.dumps(manifest).encode(), manifest["mediaType"])
-            registry.put(layout, made, "artifacts/bad", str(number))
+            registry.put(layout.blobs, made, "artifacts/bad", str(number))
             with pytest.raises(InvalidArgument, match="leads out of a folder"):
                 await pulled(house, f"{registry.address}/artifacts/bad:{number}")
 

@@ -1,6 +1,6 @@
 """Pulls that end at random instants: the store stays valid, and the next pull fetches only what is missing.
 
-WHARFIE_INTERRUPTED_PULLS: how often in each way; 4, to be quick, unless it says more.
+WHARFIE_INTERRUPTED_PULLS: how often in each way; 2, to be quick, unless it says more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.images.conftest import House
 from wharfie.spi.errors import WharfieError
 from wharfie.spi.storage import StorageDriver
 
-COUNT = int(os.environ.get("WHARFIE_INTERRUPTED_PULLS", "4"))
+COUNT = int(os.environ.get("WHARFIE_INTERRUPTED_PULLS", "2"))
 SEED = int(os.environ.get("WHARFIE_SEED", "20"))
 BLOB = 400_000
 FILES = 40

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from pathlib import Path
@@ -276,23 +275,7 @@ def test_too_many_requests_is_waited_for(with_house, make, liar) -> None:
     with_house(work)
 
 
-KILLED = """
-import asyncio, importlib.util, sys
-from pathlib import Path
-spec = importlib.util.spec_from_file_location("conftest", sys.argv[1])
-conftest = importlib.util.module_from_spec(spec)
-sys.modules["conftest"] = conftest
-spec.loader.exec_module(conftest)
-async def main():
-    async with conftest.House(Path(sys.argv[2])) as house:
-        print("open", flush=True)
-        await house.pull(sys.argv[3], "1")
-        print("done", flush=True)
-asyncio.run(main())
-"""
-
-
-def test_killed_in_the_middle_it_goes_on_where_it_was(with_house, make, liar, root, tmp_path) -> None:
+def test_killed_in_the_middle_it_goes_on_where_it_was(with_house, make, liar, root) -> None:
     layout = simple(make)
     _, _, layers = parts(layout)
     server = liar(layout)
@@ -311,14 +294,13 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(with_house, make, liar, ro
         return False
 
     server.tamper = stall
-    script = tmp_path / "killed.py"
-    script.write_text(textwrap.dedent(KILLED))
-    here = str(Path(__file__).with_name("conftest.py"))
     child = subprocess.Popen(
-        [sys.executable, str(script), here, str(root), f"{server.address}/x"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.images.killed", root, f"{server.address}/x"],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
     )
     assert child.stdout is not None
-    assert child.stdout.readline() == "open\n"
+    assert child.stdout.readline() == b"begun\n"
     partial = root / "content/ingest" / layers[0][7:]
     for _ in range(1000):
         if partial.exists() and partial.stat().st_size == 100_000:

@@ -41,8 +41,8 @@ def pushed(several, registry, request):
     layout, index, members = several
     repository = request.node.name.replace("_", "-")
     for name in NAMES:
-        registry.put(layout, members[name], repository, members[name]["digest"])
-    registry.put(layout, index, repository, "1")
+        registry.put(layout.blobs, members[name], repository, members[name]["digest"])
+    registry.put(layout.blobs, index, repository, "1")
     return f"{registry.address}/{repository}"
 
 

@@ -26,6 +26,7 @@ async def pieces(data):
 
 @pytest.mark.root
 def test_a_full_disk_is_an_error_and_leaves_nothing(with_house, make, liar, small_disk) -> None:
+    """But what a pull fetched, for the next attempt, until somebody needs the room."""
     layout = make.Layout()
     layout.tag(layout.image([make.tar_of({"a": os.urandom(2 << 20)})]), "1")  # the blob fits, its layer does not
     server = liar(layout)
@@ -34,20 +35,26 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(with_house, make, liar, smal
     async def nothing_is_left(house) -> None:
         assert house.images.list(all=True, filters={}) == []
         assert not house.blobs()
-        assert not house.unfinished()
         assert not await house.layers()
 
     async def work(house) -> None:
         with pytest.raises(OutOfSpace):
             await house.pull(f"{server.address}/x", "1")
         await nothing_is_left(house)
+        assert sum(path.stat().st_size for path in house.unfinished()) > 1 << 20
+        server.seen.clear()
+        with pytest.raises(OutOfSpace, match="no space left on device"):
+            await house.pull(f"{server.address}/x", "1")
+        assert all(begin for path, begin in server.seen if "/blobs/" in path)
         with pytest.raises(OutOfSpace):
             await house.images.load(pieces(huge), quiet=True, progress=lambda line: None)
         await nothing_is_left(house)
+        assert not house.unfinished()
         options = {"repository": "x", "tag": "1", "message": "", "changes": [], "platform": ""}
         with pytest.raises(OutOfSpace):
             await house.images.import_(pieces(huge), progress=lambda line: None, **options)
         await nothing_is_left(house)
+        assert not house.unfinished()
         small = make.tar_of({"a": b"1"})
         await house.images.import_(pieces(small), progress=lambda line: None, **options)
 

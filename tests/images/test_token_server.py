@@ -19,7 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from tests.images.conftest import Registry, free_port
+from tests.harness import free_port
+from tests.registries import Registry
 from wharfie.spi.errors import WharfieError
 from wharfie.spi.registry import Credentials
 

@@ -114,7 +114,7 @@ def show(path: bytes) -> str:
 
 def _entry_error(entry: Entry, error: OSError) -> WharfieError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutOfSpace(f"unpacking {show(entry.path)}: {os.strerror(error.errno)}")
+        return OutOfSpace(f"unpacking {show(entry.path)}: {os.strerror(error.errno).lower()}")
     if error.errno in _ARCHIVES_FAULT:
         return InvalidArgument(f"the entry {show(entry.path)} cannot be unpacked: {os.strerror(error.errno or 0)}")
     known = from_os_error(error)

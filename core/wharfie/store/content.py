@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wharfie.spi.errors import DataLoss, InvalidArgument, from_os_error
+from wharfie.spi.errors import DataLoss, InvalidArgument, OutOfSpace, from_os_error
 from wharfie.store.arrival import Arriving, Growth, Interrupted
 
 LEFTOVER_BYTES = 1 << 30
@@ -374,4 +374,9 @@ def _disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise from_os_error(error) from error
+        known = from_os_error(error)
+        if isinstance(known, OutOfSpace):
+            reason = os.strerror(error.errno or 0).lower()
+            advice = "remove unused images and containers"
+            raise OutOfSpace(f"writing to the content store: {reason}; {advice}", details=known.details) from error
+        raise known from error

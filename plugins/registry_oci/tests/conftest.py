@@ -164,7 +164,7 @@ class Script:
                 with contextlib.suppress(OSError):
                     script.answer(self)
 
-            do_POST = do_PUT = do_PATCH = do_HEAD = do_GET  # noqa: N815  # the base class's spelling
+            do_POST = do_PUT = do_PATCH = do_HEAD = do_DELETE = do_GET  # noqa: N815  # the base class's spelling
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

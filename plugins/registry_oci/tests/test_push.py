@@ -172,6 +172,26 @@ def test_an_upload_that_always_breaks_ends(driver, script, reply_with) -> None:
     assert not uploads.done
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_an_upload_that_failed_is_taken_back_while_the_registry_answers(driver, script, reply_with, broken) -> None:
+    registry = script()
+    asked = []
+
+    def serve(handler) -> None:
+        asked.append(handler.command)
+        handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        if handler.command == "PUT" and broken:
+            handler.close_connection = True
+            return handler.connection.shutdown(2)
+        status = {"PUT": 500, "DELETE": 204}.get(handler.command, 202)
+        return reply_with(handler, status, Location="/upload/1")
+
+    registry.answer = serve
+    with pytest.raises(Unavailable):
+        push(driver(), Reference(server=registry.address, repository="x", tag="1"), b"data")
+    assert asked == ["POST", "PATCH", "PUT"] + ([] if broken else ["DELETE"])
+
+
 def test_an_upload_does_not_carry_credentials_elsewhere(driver, script, reply_with) -> None:
     registry, thief = script(), script()
 

@@ -44,6 +44,8 @@ _ACCEPT = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
+_CANNOT_SAY = (500, 502, 504)
+"""Of a blob that a registry has in pieces, after its disk was full; sent once more it is whole."""
 _FOREIGN = ("foreign", "nondistributable")
 _TAGS_LIMIT = 16 << 20
 _PAGES = 1000
@@ -187,9 +189,9 @@ class OciDriver(RegistryDriver):
 
     def exists(self, ref: Reference, blob: Descriptor, auth: Credentials | None) -> bool:
         try:
-            query = pushing(ref, "HEAD", f"/v2/{ref.repository}/blobs/{blob.digest}", 200)
-            with self._requests.answer(ref, query, auth):
-                return True
+            query = pushing(ref, "HEAD", f"/v2/{ref.repository}/blobs/{blob.digest}", 200, *_CANNOT_SAY)
+            with self._requests.answer(ref, query, auth) as response:
+                return response.status_code == 200
         except NotFound:
             return False
 

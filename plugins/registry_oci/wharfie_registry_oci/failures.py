@@ -20,6 +20,10 @@ from wharfie_registry_oci.hosts import HUB
 _RETRY_LIMIT = 3600.0
 
 
+class NoAnswer(Unavailable):
+    """Nothing came back from the server, or it broke off."""
+
+
 def unavailable(message: str, *, retry_after: float | None = None) -> Unavailable:
     """`details["text"]` is the message as dockerd would answer it, whatever is put in front on the way."""
     return Unavailable(message, retry_after=retry_after, details={"text": message})
@@ -36,9 +40,10 @@ def familiar_repository(ref: Reference) -> str:
     return f"{ref.server}/{ref.repository}"
 
 
-def unreachable(error: httpx.HTTPError | httpx.StreamError | OSError, method: str, url: str) -> Unavailable:
+def unreachable(error: httpx.HTTPError | httpx.StreamError | OSError, method: str, url: str) -> NoAnswer:
     """No answer came, or it broke off."""
-    return unavailable(f'{method.capitalize()} "{url}": {_reason(error, url)}')
+    text = f'{method.capitalize()} "{url}": {_reason(error, url)}'
+    return NoAnswer(text, details={"text": text})
 
 
 def _reason(error: BaseException, url: str) -> str:
@@ -143,6 +148,8 @@ def push_refused(ref: Reference, response: httpx.Response, body: bytes) -> Wharf
         return Unauthorized(said or "unauthorized: authentication required")
     if status == 404:
         return NotFound(said or f"the registry {ref.server} does not know the repository {familiar_repository(ref)}")
+    if status == 416:  # a stream that does not begin where the upload is
+        return unavailable(said or f"the registry {ref.server} has another part of the upload than was said")
     return WharfieError(said or f"unexpected status from the registry {ref.server}: {status} {response.reason_phrase}")
 
 

@@ -3,6 +3,7 @@ where the connection broke."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -12,10 +13,10 @@ import httpx
 
 from wharfie.spi.call import progress
 from wharfie.spi.driver import FileDescriptor
-from wharfie.spi.errors import DataLoss, Forbidden, NotFound, Unauthorized, Unavailable
+from wharfie.spi.errors import DataLoss, Forbidden, NotFound, Unauthorized, Unavailable, WharfieError
 from wharfie.spi.registry import Credentials, Descriptor, Reference
 from wharfie_registry_oci.endpoints import Endpoints
-from wharfie_registry_oci.failures import unavailable
+from wharfie_registry_oci.failures import NoAnswer, unavailable
 from wharfie_registry_oci.http import Body
 from wharfie_registry_oci.requests import Requests, pushing
 
@@ -37,18 +38,32 @@ class Upload:
         self._ref = ref
         self._blob = blob
         self._auth = auth
+        self._location = ""  # where the upload goes on
 
     def run(self, data: FileDescriptor, mount_from: str) -> bool:
         """Whether the blob was mounted. Errors: Unavailable, Unauthorized, Forbidden, DataLoss (`data` is too short)."""
-        location = self._begin(mount_from)
-        if not location:
+        self._location = self._begin(mount_from)
+        if not self._location:
             return True
-        if self._blob.size:
-            location = self._send(location, data)
-        done = location + ("&" if urlsplit(location).query else "?") + urlencode({"digest": self._blob.digest})
-        query = pushing(self._ref, "PUT", done, 201, 204, headers=_NOTHING)
-        with self._requests.answer(self._ref, query, self._auth):
-            return False
+        try:
+            if self._blob.size:
+                self._send(data)
+            mark = "&" if urlsplit(self._location).query else "?"
+            done = self._location + mark + urlencode({"digest": self._blob.digest})
+            query = pushing(self._ref, "PUT", done, 201, 204, headers=_NOTHING)
+            with self._requests.answer(self._ref, query, self._auth):
+                return False
+        except NoAnswer:
+            raise
+        except NotFound as error:
+            raise self._forgotten() from error
+        except WharfieError:
+            self._abandon()
+            raise
+
+    def _forgotten(self) -> Unavailable:
+        """Debian's registry does so when a stream broke; the core begins anew."""
+        return unavailable(f"the registry {self._ref.server} forgot the upload of {self._blob.digest}")
 
     def _begin(self, mount_from: str) -> str:
         """The address to send to; empty when the blob was mounted."""
@@ -73,35 +88,38 @@ class Upload:
             raise unavailable(f"the registry {self._ref.server} names no usable address for an upload: {location!r}")
         return address
 
-    def _send(self, location: str, data: FileDescriptor) -> str:
-        """The whole blob; the address to end the upload at."""
+    def _abandon(self) -> None:
+        """Nobody goes on with this upload: what the registry has of it takes room, perhaps the very room that it lacks."""
+        query = pushing(self._ref, "DELETE", self._location, 200, 202, 204, 404)
+        with contextlib.suppress(WharfieError), self._requests.answer(self._ref, query, self._auth):
+            pass
+
+    def _send(self, data: FileDescriptor) -> None:
+        """The whole blob."""
         at = 0
         for attempt in range(_CONTINUED + 1):
             headers = {"Content-Type": "application/octet-stream", "Content-Length": str(self._blob.size - at)}
             if at:
                 headers["Content-Range"] = f"{at}-{self._blob.size - 1}"
-            query = pushing(self._ref, "PATCH", location, 202, 204, headers=headers, body=self._body(data, at))
+            query = pushing(self._ref, "PATCH", self._location, 202, 204, headers=headers, body=self._body(data, at))
             try:
                 with self._requests.answer(self._ref, query, self._auth) as response:
-                    at, location = self._got(response, self._blob.size), self._next(response)
+                    at, self._location = self._got(response, self._blob.size), self._next(response)
             except Unavailable:
                 if attempt == _CONTINUED:
                     raise
-                at, location = self._status(location)
+                at, self._location = self._status()
             if at == self._blob.size:
-                return location
+                return
         raise unavailable(
             f"the registry {self._ref.server} does not take blob {self._blob.digest}: it has {at} bytes of it"
         )
 
-    def _status(self, location: str) -> tuple[int, str]:
-        """How much the registry has of an upload that broke, and where it goes on. Errors: Unavailable (it forgot it)."""
-        query = pushing(self._ref, "GET", location, 204)
-        try:
-            with self._requests.answer(self._ref, query, self._auth) as response:
-                return self._got(response, 0), self._next(response)
-        except NotFound as error:
-            raise unavailable(f"the registry {self._ref.server} forgot the upload of {self._blob.digest}") from error
+    def _status(self) -> tuple[int, str]:
+        """How much the registry has of an upload that broke, and where it goes on. Errors: NotFound, Unavailable."""
+        query = pushing(self._ref, "GET", self._location, 204)
+        with self._requests.answer(self._ref, query, self._auth) as response:
+            return self._got(response, 0), self._next(response)
 
     def _got(self, response: httpx.Response, otherwise: int) -> int:
         """Bytes that the registry says it has. "0-0" is also what it says of an upload without a byte."""

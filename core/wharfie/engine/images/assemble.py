@@ -18,7 +18,7 @@ from wharfie.engine.images.reference import Name
 from wharfie.engine.images.unpack import Moved, Unpacker, Wanted
 from wharfie.engine.model.image import Image, ImageLayer
 from wharfie.plugins.drivers import Drivers
-from wharfie.spi.errors import Conflict, Unavailable, WharfieError
+from wharfie.spi.errors import Conflict, OutOfSpace, Unavailable, WharfieError
 from wharfie.spi.hooks import Repository
 from wharfie.spi.registry import Descriptor
 from wharfie.spi.storage import StorageCapability, StorageDriver
@@ -59,7 +59,7 @@ class Assembler:
         """Nothing of these is garbage meanwhile. If it fails, what no other image needs is taken away.
 
         `chains`: the lowest layer first. `keep`: blobs are set aside for the next attempt when the registry or the caller
-        went away.
+        went away, or the disk was full.
         """
         async with self.catalog.lock:  # what is being removed is gone before anybody counts on it
             pins = self.catalog.pin([*chains, *blobs])
@@ -68,10 +68,20 @@ class Assembler:
             yield
         except BaseException as error:
             pins.__exit__(None, None, None)
-            aside = keep and isinstance(error, Unavailable | asyncio.CancelledError)
+            aside = keep and isinstance(error, Unavailable | OutOfSpace | asyncio.CancelledError)
             await asyncio.shield(self._take_away(chains, blobs, aside=aside))
             raise
         pins.__exit__(None, None, None)
+
+    @contextlib.asynccontextmanager
+    async def making_room(self, but: Sequence[str] = ()) -> AsyncIterator[None]:
+        """When the disk turns out to be full, what is left of downloads goes, `but` these: the next attempt has more."""
+        try:
+            yield
+        except OutOfSpace:
+            left = await self.run(self.content.leftovers)
+            await self.run(self.content.drop_leftovers, left.keys() - {*but})
+            raise
 
     async def _take_away(self, chains: Sequence[str], blobs: Sequence[str], *, aside: bool) -> None:
         async with self.catalog.lock:

@@ -15,7 +15,7 @@ from wharfie.engine.images import pipes
 from wharfie.engine.images.flights import Flights
 from wharfie.engine.images.progress import INTERVAL
 from wharfie.plugins.supervisor import Supervised
-from wharfie.spi.errors import Cancelled, DeadlineExceeded, InvalidArgument, Unavailable, WharfieError
+from wharfie.spi.errors import Cancelled, DeadlineExceeded, InvalidArgument, OutOfSpace, Unavailable, WharfieError
 from wharfie.spi.registry import Credentials, Descriptor, Reference, RegistryDriver
 from wharfie.store.content import ContentStore, Ingest
 
@@ -63,8 +63,8 @@ class Downloader:
         self._flights: Flights[None, Step] = Flights()
 
     async def fetch(self, source: Source, blob: Descriptor, watch: Tell) -> None:
-        """Have the blob in the content store, whole and verified. What came before the registry or the caller went away
-        is kept for the next attempt.
+        """Have the blob in the content store, whole and verified. What came before the registry or the caller went away,
+        or the disk was full, is kept for the next attempt.
 
         Errors: InvalidArgument (not what its descriptor says), OutOfSpace, the driver's.
         """
@@ -83,7 +83,7 @@ class Downloader:
             ingest = await self._run(self._content.ingest, blob.digest, blob.size)
             try:
                 await self._whole(source, blob, ingest, tell)
-            except (Unavailable, asyncio.CancelledError):
+            except (Unavailable, OutOfSpace, asyncio.CancelledError):
                 await asyncio.shield(self._run(ingest.close))
                 raise
             finally:

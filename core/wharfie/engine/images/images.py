@@ -282,7 +282,9 @@ class Images:
 
     async def load(self, body: AsyncIterator[bytes], *, quiet: bool, progress: Progress, platform: str = "") -> None:
         """`docker load`. Errors: InvalidArgument (no such archive, damaged), NotFound (platform), OutOfSpace."""
-        for image in await self._loader.load(body, platform=platform, quiet=quiet, progress=progress):
+        async with self._assembler.making_room():
+            loaded = await self._loader.load(body, platform=platform, quiet=quiet, progress=progress)
+        for image in loaded:
             self._tell("load", image)
 
     async def import_(
@@ -298,7 +300,8 @@ class Images:
     ) -> str:
         """`docker import`. Says the new image's id by `progress`, and gives it. Errors: InvalidArgument, OutOfSpace."""
         names = [_taggable(repository, tag)] if repository else []
-        image = await self._importer.import_(body, names=names, message=message, changes=changes, platform=platform)
+        async with self._assembler.making_room():
+            image = await self._importer.import_(body, names=names, message=message, changes=changes, platform=platform)
         progress({"status": image.id})
         self._tell("import", image)
         return image.id
@@ -315,12 +318,14 @@ class Images:
 
     async def layer_of(self, commit: Commit) -> Spool:
         """The container's changes, to be given to `commit` and discarded. Errors: the storage driver's, OutOfSpace."""
-        return await self._committer.layer(commit)
+        async with self._assembler.making_room():
+            return await self._committer.layer(commit)
 
     async def commit(self, commit: Commit, layer: Spool, repository: str, tag: str) -> Image:
         """An image of a container's changes; with a name if there is one. Errors: InvalidArgument, OutOfSpace."""
         names = [_taggable(repository, tag)] if repository else []
-        image = await self._committer.commit(commit, layer, names)
+        async with self._assembler.making_room():
+            image = await self._committer.commit(commit, layer, names)
         for name in names:
             self._emit("tag", image.id, image, name.familiar)
         return image

@@ -106,7 +106,7 @@ class Puller:
                         await self._assembler.write_index()
                     return image
         blobs = [key, *(layer.digest for layer in parts.layers), *([index.digest] if index is not None else [])]
-        async with self._assembler.building([], blobs, keep=True):
+        async with self._assembler.making_room(blobs), self._assembler.building([], blobs, keep=True):
             await self._downloader.fetch(source, parts.config, lambda step: None)
             data = await self._assembler.run(self._content.read, key, documents.CONFIG_LIMIT)
             config = documents.read_config(data)

@@ -288,20 +288,32 @@ class Pusher:
                     tell(_Step("Pushing", min(at, blob.size), blob.size))
                 await asyncio.sleep(INTERVAL)
 
-        def end() -> None:  # the driver meets the end of the file, and gives up
+        over = False
+
+        async def call() -> bool:
+            nonlocal over
+            try:
+                return await target.driver.call(
+                    RegistryDriver.push_blob,
+                    target.reference,
+                    blob,
+                    descriptor,
+                    mount_from=mount_from,
+                    auth=target.credentials,
+                )
+            finally:
+                over = True
+
+        def end() -> None:  # the driver meets the end of the file, and gives up; also when it begins anew
             os.lseek(seen, 0, os.SEEK_END)
+            if not over:  # else the number may be another file's already
+                nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                os.dup2(nothing, descriptor, inheritable=False)
+                os.close(nothing)
 
         watching = asyncio.ensure_future(watch())
         try:
-            call = target.driver.call(
-                RegistryDriver.push_blob,
-                target.reference,
-                blob,
-                descriptor,
-                mount_from=mount_from,
-                auth=target.credentials,
-            )
-            mounted = await pipes.lend(descriptor, call, end=end)
+            mounted = await pipes.lend(descriptor, call(), end=end)
             if not mounted:
                 tell(_Step("Pushing", blob.size, blob.size))
             return mounted
