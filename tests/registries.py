@@ -159,6 +159,8 @@ class Proxy:
         if status := self.refuse(exchange):
             exchange.status = status
             handler.close_connection = True
+            while left and (data := handler.rfile.read(min(left, piece))):
+                left -= len(data)
             handler.send_response(status)
             handler.send_header("Content-Length", "0")
             handler.end_headers()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.registries import Registry
+from tests.registries import Proxy, Registry
 
 
 @pytest.fixture
@@ -67,6 +69,34 @@ def test_push_with_a_password(daemon, make_daemon, guarded, tagged) -> None:
     daemon.docker("login", "-u", "me", "--password-stdin", guarded.address, stdin=b"secret")
     assert ": digest: sha256:" in daemon.docker("push", name)
     daemon.docker("logout", guarded.address)
+
+
+def test_what_is_said_when_the_registry_dies(daemon, registry, tagged, tmp_path) -> None:
+    """Retried for some seconds, then an error on standard error and exit status 1; `wharfie artifact push` alike."""
+    proxy = Proxy(registry)
+    try:
+        (tmp_path / "file").write_bytes(b"content")
+        name = f"{proxy.address}/team/busybox:1"
+        tagged.append(name)
+        daemon.docker("tag", "busybox", name)
+        proxy.refuse = lambda exchange: 503 if exchange.method == "PATCH" else 0
+        program = Path(sys.executable).with_name("wharfie")
+        words = [program, "artifact", "push", f"{proxy.address}/team/file:1", tmp_path / "file"]
+        artifact = subprocess.Popen(
+            words, env=daemon.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        image = daemon.run_docker("push", name)
+        output, errors = artifact.communicate(timeout=60)
+        assert image.returncode == artifact.returncode == 1
+        assert b"Retrying in 1 second" in image.stdout and "Retrying in 1 second" in output
+        said = "received unexpected HTTP status: 503 Service Unavailable"
+        assert image.stderr.decode().splitlines() == [said]
+        assert errors.splitlines() == [f"Error response from daemon: {said}"]
+        proxy.heal()
+        assert ": digest: sha256:" in daemon.docker("push", name)
+        assert not any(row["Kind"] == "unused" for row in daemon.request("GET", "/wharfie/content")[1])
+    finally:
+        proxy.close()
 
 
 def test_push_what_is_not_there(daemon) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
 
 import pytest
 
+from wharfie.engine.images import documents
 from wharfie.engine.images.artifacts import TITLE, ArtifactRequest
+from wharfie.engine.images.folders import DIGEST, UNPACK
 from wharfie.kit.peer import Peer
 from wharfie.spi.errors import InvalidArgument, NotFound
 
@@ -133,5 +136,100 @@ def test_no_file_leads_out_of_a_folder(with_house, registry, make) -> None:
             registry.put(layout.blobs, made, "artifacts/bad", str(number))
             with pytest.raises(InvalidArgument, match="leads out of a folder"):
                 await pulled(house, f"{registry.address}/artifacts/bad:{number}")
+
+    with_house(work)
+
+
+FOLDER = {UNPACK: "true", TITLE: "docs"}
+
+
+def folder_of(*entries: tuple[str, bytes, bytes]) -> bytes:
+    """A compressed tar: (name, kind, content or target of a link)."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for name, kind, content in entries:
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            info.size = len(content) if kind == tarfile.REGTYPE else 0
+            info.linkname = content.decode() if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else ""
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def as_artifact(registry, make, blob: bytes, annotations, tag: str) -> None:
+    layout = make.Layout()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": f"{OCI}.manifest.v1+json",
+        "config": layout.blob(b"{}", "application/vnd.oci.empty.v1+json"),
+        "layers": [{**layout.blob(blob, f"{OCI}.layer.v1.tar+gzip"), "annotations": annotations}],
+    }
+    registry.put(layout.blobs, layout.blob(json.dumps(manifest).encode(), manifest["mediaType"]), "artifacts/folder", tag)
+
+
+def test_a_folder_as_oras_pushes_it(with_house, registry, make) -> None:
+    blob = folder_of(
+        ("docs", tarfile.DIRTYPE, b""),
+        ("docs/a", tarfile.REGTYPE, b"one"),
+        ("docs/below/b", tarfile.REGTYPE, b"two" * 100_000),
+        ("docs/below/up", tarfile.SYMTYPE, b"../a"),
+        ("docs/same", tarfile.LNKTYPE, b"docs/a"),
+    )
+    digest = documents.digest_of(gzip.decompress(blob))
+    as_artifact(registry, make, blob, {**FOLDER, DIGEST: digest}, "good")
+    as_artifact(registry, make, blob, {**FOLDER, DIGEST: "sha256:" + "0" * 64}, "other")
+
+    async def work(house) -> None:
+        _, stream = await house.images.artifacts.pull(f"{registry.address}/artifacts/folder:good", None)
+        with tarfile.open(fileobj=io.BytesIO(b"".join([piece async for piece in stream]))) as tar:
+            assert [(entry.name, entry.type, entry.linkname) for entry in tar] == [
+                ("docs", tarfile.DIRTYPE, ""),
+                ("docs/a", tarfile.REGTYPE, ""),
+                ("docs/below/b", tarfile.REGTYPE, ""),
+                ("docs/below/up", tarfile.SYMTYPE, "../a"),
+                ("docs/same", tarfile.LNKTYPE, "docs/a"),
+            ]
+            assert tar.extractfile("docs/below/b").read() == b"two" * 100_000
+        with pytest.raises(InvalidArgument, match=r"but io\.deis\.oras\.content\.digest says"):
+            await pulled(house, f"{registry.address}/artifacts/folder:other")
+        assert not house.blobs() and not house.unfinished()
+
+    with_house(work)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (("elsewhere/a", tarfile.REGTYPE, b"x"), "is not in it"),
+        (("docs/../a", tarfile.REGTYPE, b"x"), "is not in it"),
+        (("/docs/a", tarfile.REGTYPE, b"x"), "is not in it"),
+        (("docsmore/a", tarfile.REGTYPE, b"x"), "is not in it"),
+        (("docs/l", tarfile.SYMTYPE, b"../elsewhere"), "leads out of it"),
+        (("docs/l", tarfile.SYMTYPE, b"/etc/passwd"), "leads out of it"),
+        (("docs/l", tarfile.LNKTYPE, b"etc/passwd"), "leads out of it"),
+        (("docs/l", tarfile.CHRTYPE, b""), "no plain file, folder or link"),
+        (("docs/l", tarfile.FIFOTYPE, b""), "no plain file, folder or link"),
+        (None, "invalid tar header"),
+    ],
+)
+def test_folders_that_reach_out_of_themselves(with_house, registry, make, entry, message) -> None:
+    blob = folder_of(("docs/a", tarfile.REGTYPE, b"x" * 2_000_000), entry) if entry else gzip.compress(b"no tar" * 1000)
+    as_artifact(registry, make, blob, FOLDER, "bad")
+
+    async def work(house) -> None:
+        with pytest.raises(InvalidArgument, match=message):
+            await pulled(house, f"{registry.address}/artifacts/folder:bad")
+        assert not house.blobs() and not house.unfinished()
+
+    with_house(work)
+
+
+def test_names_and_digests_that_cannot_be_pushed(with_house, registry) -> None:
+    async def work(house) -> None:
+        name = f"{registry.address}/artifacts/names:1"
+        with pytest.raises(InvalidArgument, match="is no name for a file"):
+            await push(house, name, tar_of(**{"a\nb": b"1"}))
+        with pytest.raises(InvalidArgument, match="is not the digest of the tar"):
+            await push(house, name, tar_of(a=b"1"), folders={"a": "sha256:1"})
 
     with_house(work)

@@ -29,13 +29,15 @@ async def push(
     artifact_type: Annotated[str, Query(alias="artifact-type")] = "",
     annotations: Text = "",
     media_types: Annotated[str, Query(alias="media-types")] = "",
+    folders: Text = "",
     attach: Flag = False,
 ) -> Response:
-    """The body is a tar of the files."""
+    """The body is a tar of the files; of a folder, of its compressed tar."""
     request = ArtifactRequest(
         artifact_type=artifact_type,
         annotations=_texts(annotations, "annotations"),
         media_types=_texts(media_types, "media-types"),
+        folders=_texts(folders, "folders"),
         attach=attach,
     )
     body = call.request.stream()
@@ -60,7 +62,7 @@ async def list_referrers(
 
 @router.get("/wharfie/artifacts/files")
 async def pull(call: Asked, auth: RegistryAuth, name: Text = "") -> Response:
-    """A tar of the files."""
+    """A tar of the files and folders."""
     digest, pieces = await call.engine.images.artifacts.pull(name, auth)
     return Stream(await begun(pieces), "application/x-tar", {"Docker-Content-Digest": digest})
 

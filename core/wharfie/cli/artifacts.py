@@ -8,13 +8,13 @@ import os
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
-from wharfie.cli import units
+from wharfie.cli import folders, units
 from wharfie.cli.context import Context, pairs, pass_context
 from wharfie.cli.pull import credentials, show_lines, split_tag
 from wharfie.cli.table import format_option, show
@@ -38,7 +38,8 @@ def artifact() -> None:
 def push(
     context: Context, /, artifact_type: str, annotation: tuple[str, ...], reference: str, files: tuple[str, ...]
 ) -> None:
-    """Push files as an artifact. A file may have a media type, FILE:TYPE.
+    """Push files as an artifact. A file may have a media type, FILE:TYPE. A folder goes as one file, a compressed tar, and
+    becomes a folder again when it is pulled.
 
     \b
     Example:
@@ -85,10 +86,11 @@ def pull(context: Context, /, output: Path, reference: str) -> None:
         for block in response.blocks():
             archive.write(block)
         archive.seek(0)
-        with tarfile.open(fileobj=archive) as tar:
+        with tarfile.open(fileobj=archive) as tar, contextlib.closing(folders.Target(output)) as target:
             for entry in tar:
-                tar.extract(entry, output, set_attrs=False, filter="data")
-                print(f"Downloaded {units.human_size(entry.size)} {entry.name}")
+                target.write(entry, tar.extractfile(entry) if entry.isreg() else None)
+                if entry.isreg():
+                    print(f"Downloaded {units.human_size(entry.size)} {entry.name}")
     print(f"Digest: {response.headers.get('docker-content-digest', '')}")
 
 
@@ -134,6 +136,8 @@ def _push(
     attach: bool,
 ) -> dict[str, Any]:
     named = [_named(file) for file in files]
+    for name in {name for _, name, _ in named if [other for _, other, _ in named].count(name) > 1}:
+        raise click.ClickException(f"there are several files with the name {name}: change into a folder above them")
     types = {name: kind for _, name, kind in named if kind}
     query = {
         "name": reference,
@@ -142,18 +146,26 @@ def _push(
         "media-types": json.dumps(types),
         "attach": attach,
     }
-    with _archive([(path, name) for path, name, _ in named]) as archive:
-        messages = list(
-            context.client.messages(
-                "POST",
-                "/wharfie/artifacts",
-                query,
-                body=iter(lambda: archive.read(_BLOCK), b""),
-                headers={"Content-Type": "application/x-tar", **credentials(split_tag(reference)[0])},
-            )
+    made: dict[str, Any] = {}
+    packed: dict[str, str] = {}
+
+    def steps(messages: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        for message in messages:
+            if "aux" in message:
+                made.update(message["aux"])
+            else:
+                yield message
+
+    with _archive([(path, name) for path, name, _ in named], packed) as archive:
+        query["folders"] = json.dumps(packed)
+        messages = context.client.messages(
+            "POST",
+            "/wharfie/artifacts",
+            query,
+            body=iter(lambda: archive.read(_BLOCK), b""),
+            headers={"Content-Type": "application/x-tar", **credentials(split_tag(reference)[0])},
         )
-    show_lines((message for message in messages if "aux" not in message), sys.stdout)
-    made: dict[str, Any] = next(message["aux"] for message in messages if "aux" in message)
+        show_lines(steps(messages), sys.stdout)
     return made
 
 
@@ -161,17 +173,30 @@ def _named(text: str) -> tuple[Path, str, str]:
     """A file, its name in the artifact, its media type. A name that leads out of a folder is shortened to its last part."""
     file, _, kind = text.rpartition(":") if ":" in text and not Path(text).exists() else (text, "", "")
     path = Path(file)
-    if not path.is_file():
-        raise click.ClickException(f"{file}: there is no such file")
+    if not path.is_file() and not path.is_dir():
+        raise click.ClickException(f"{file}: there is no such file or folder")
     normal = os.path.normpath(file)
-    return path, path.name if path.is_absolute() or normal.startswith("..") else normal, kind
+    within = not path.is_absolute() and normal != "." and normal.partition("/")[0] != ".."
+    name = normal if within else path.name if path.name not in ("", "..") else path.resolve().name
+    if not name or not name.isprintable():
+        raise click.ClickException(f"{file}: {name!r} is no name for a file of an artifact")
+    return path, name, kind
 
 
 @contextlib.contextmanager
-def _archive(files: list[tuple[Path, str]]) -> Iterator[IO[bytes]]:
+def _archive(files: list[tuple[Path, str]], packed: dict[str, str]) -> Iterator[IO[bytes]]:
+    """A tar of the files. `packed` learns the folders, with the digests of their tars."""
     with tempfile.TemporaryFile() as archive:
         with tarfile.open(fileobj=archive, mode="w") as tar:
             for path, name in files:
-                tar.add(path.resolve(), arcname=name, recursive=False)
+                if not path.is_dir():
+                    tar.add(path.resolve(), arcname=name, recursive=False)
+                    continue
+                with tempfile.TemporaryFile() as file:
+                    packed[name] = folders.pack(path, name, file)
+                    entry = tarfile.TarInfo(name)
+                    entry.size = file.tell()
+                    file.seek(0)
+                    tar.addfile(entry, file)
         archive.seek(0)
         yield archive

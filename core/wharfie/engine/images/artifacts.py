@@ -1,9 +1,9 @@
 """Artifacts: files at a registry that are no image, and what refers to an image (OCI image-spec, manifest.md "Guidelines
 for Artifact Usage"; distribution-spec, "Listing Referrers").
 
-An artifact is a manifest whose layers are files. With a *subject* it refers to another manifest, and the registry lists it
-as one of its referrers. A registry without that API has a tag `sha256-HEX` in its place, an index that whoever pushes keeps
-up. Nothing of an artifact stays here.
+An artifact is a manifest whose layers are files, or folders (see `folders`). With a *subject* it refers to another
+manifest, and the registry lists it as one of its referrers. A registry without that API has a tag `sha256-HEX` in its
+place, an index that whoever pushes keeps up. Nothing of an artifact stays here.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wharfie.engine.identity import rfc3339
-from wharfie.engine.images import documents, reference
+from wharfie.engine.images import documents, folders, reference
 from wharfie.engine.images.archive import Archive, take_apart
 from wharfie.engine.images.assemble import Assembler
 from wharfie.engine.images.download import Downloader, Source
 from wharfie.engine.images.progress import LayerLine, Progress
 from wharfie.engine.images.push import Pusher
 from wharfie.engine.images.reference import Name, short
-from wharfie.engine.images.remote import manifest_of
+from wharfie.engine.images.remote import dockers_words, manifest_of
 from wharfie.engine.images.save import Saver
 from wharfie.engine.images.upkeep import FindSource
 from wharfie.spi.errors import InvalidArgument, NotFound, Unsupported
@@ -40,14 +40,18 @@ _FILE = documents.OCI_LAYER
 _FILES_LIMIT = 1000
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126}", re.ASCII)
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactRequest:
-    """What to make of the files. `media_types`: by file name. `attach`: to the manifest that the name means."""
+    """What to make of the files. `media_types`: by file name. `folders`: files that are a folder's compressed tar, with the
+    digest of the tar. `attach`: to the manifest that the name means."""
 
     artifact_type: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
     media_types: Mapping[str, str] = field(default_factory=dict)
+    folders: Mapping[str, str] = field(default_factory=dict)
     attach: bool = False
 
 
@@ -82,7 +86,12 @@ class Artifacts:
         _check(request)
         if name.digest and not request.attach:
             raise InvalidArgument(f"{text}: an artifact is pushed under a tag; to refer to that digest, attach it")
-        target = await self._source_of(name, auth)
+        with dockers_words():
+            return await self._push(await self._source_of(name, auth), name, body, request, progress)
+
+    async def _push(
+        self, target: Source, name: Name, body: AsyncIterator[bytes], request: ArtifactRequest, progress: Progress
+    ) -> Descriptor:
         subject = await self._subject(target) if request.attach else None
         archive = await self._assembler.run(Archive, self._content)
         try:
@@ -113,18 +122,20 @@ class Artifacts:
         """
         name = reference.parse(text).with_default_tag()
         source = await self._source_of(name, auth)
-        manifest = await manifest_of(source, source.reference)
+        with dockers_words():
+            manifest = await manifest_of(source, source.reference)
         files = _files_of(documents.read_object(manifest.data, "the manifest"), text)
         return manifest.digest, self._stream(source, files)
 
     async def referrers(self, text: str, artifact_type: str, auth: Credentials | None) -> Sequence[Descriptor]:
         """What refers to the manifest that a name means, of one type or of all. Errors: NotFound, the registry's."""
         source = await self._source_of(reference.parse(text).with_default_tag(), auth)
-        subject = await self._subject(source)
-        try:
-            found = await source.driver.call(RegistryDriver.referrers, source.reference, subject, source.credentials)
-        except Unsupported:
-            found = await self._listed(source, subject)
+        with dockers_words():
+            subject = await self._subject(source)
+            try:
+                found = await source.driver.call(RegistryDriver.referrers, source.reference, subject, source.credentials)
+            except Unsupported:
+                found = await self._listed(source, subject)
         return [each for each in found if artifact_type in ("", each.artifact_type)]
 
     async def _subject(self, source: Source) -> Descriptor:
@@ -146,8 +157,13 @@ class Artifacts:
         self, target: Source, name: Name, archive: Archive, file: str, request: ArtifactRequest, progress: Progress
     ) -> Descriptor:
         digest = await self._assembler.run(archive.digest, file)
-        kind = request.media_types.get(file, _FILE)
-        blob = Descriptor(media_type=kind, digest=digest, size=archive.size(file), annotations={TITLE: file})
+        if not folders.is_proper(file):
+            raise InvalidArgument(f"{file!r} is no name for a file of an artifact")
+        annotations = {TITLE: file}
+        if file in request.folders:
+            annotations |= {folders.DIGEST: request.folders[file], folders.UNPACK: "true"}
+        kind = request.media_types.get(file, _FILE + "+gzip" if file in request.folders else _FILE)
+        blob = Descriptor(media_type=kind, digest=digest, size=archive.size(file), annotations=annotations)
         path = await self._assembler.run(archive.path, file)
         await self._pusher.send_blob(target, name, blob, path, LayerLine(progress, short(digest)))
         return blob
@@ -200,7 +216,7 @@ class Artifacts:
                 for blob in files.values():
                     await self._downloader.fetch(source, blob, lambda step: None)
                 for name, blob in files.items():
-                    async for piece in self._saver.member(name, blob.digest):
+                    async for piece in self._file_or_folder(name, blob):
                         yield piece
                 yield trailer()
         finally:
@@ -208,11 +224,19 @@ class Artifacts:
                 wanted = self._catalog.wanted_blobs()
                 await self._assembler.remove_blobs([blob for blob in blobs if blob not in wanted])
 
+    def _file_or_folder(self, name: str, blob: Descriptor) -> AsyncIterator[bytes]:
+        if blob.annotations.get(folders.UNPACK) != "true":
+            return self._saver.member(name, blob.digest)
+        return folders.entries(name, self._content.path(blob.digest), blob.annotations.get(folders.DIGEST, ""))
+
 
 def _check(request: ArtifactRequest) -> None:
     for kind in (request.artifact_type, *request.media_types.values()):
         if kind and _MEDIA_TYPE.fullmatch(kind) is None:
             raise InvalidArgument(f"{kind!r} is not a media type: want one like application/vnd.example.sbom.v1+json")
+    for folder, digest in request.folders.items():
+        if _DIGEST.fullmatch(digest) is None:
+            raise InvalidArgument(f"{digest!r} is not the digest of the tar of the folder {folder!r}")
     if request.attach and not request.artifact_type:
         raise InvalidArgument("what is attached needs an artifact type, so that it can be found")
 
@@ -251,7 +275,7 @@ def _files_of(document: Mapping[str, Any], text: str) -> dict[str, Descriptor]:
         title = blob.annotations.get(TITLE)
         if title is None:
             continue  # not a file for people
-        if not title or title.startswith("/") or not title.isprintable() or ".." in title.split("/"):
+        if not folders.is_proper(title):
             raise InvalidArgument(f"{text} has a file with the name {title!r}, which leads out of a folder")
         files[title] = blob
     if not files:

@@ -33,7 +33,7 @@ from wharfie.engine.model.container import Container
 from wharfie.engine.model.image import HistoryItem, Image
 from wharfie.plugins.drivers import Drivers
 from wharfie.plugins.supervisor import Supervised
-from wharfie.spi.errors import InvalidArgument, NotFound, Unavailable, WharfieError
+from wharfie.spi.errors import InvalidArgument, NotFound, WharfieError
 from wharfie.spi.hooks import Event
 from wharfie.spi.registry import Credentials, LoginResult, RegistryDriver, SearchResult
 from wharfie.spi.storage import StorageDriver
@@ -178,7 +178,7 @@ class Images:
         wanted = reference.parse_pair(name, tag)
         here = platforms.parse(platform)
         driver = await self._registry(wanted.domain)
-        try:
+        with remote.dockers_words():
             names = [wanted]
             if wanted.name_only:
                 found = await driver.call(RegistryDriver.tags, wanted.on_server(), auth)
@@ -187,8 +187,6 @@ class Images:
                 image = await self._puller.pull(Source(driver, each.on_server(), auth), each, here, progress)
                 self._emit("pull", each.familiar, image, each.familiar_repository)
                 self._warn_of_platform(each, image, platform, progress)
-        except Unavailable as error:
-            raise _as_docker_says(error) from error
 
     def _warn_of_platform(self, name: Name, image: Image, wanted: str, progress: Progress) -> None:
         own = platforms.parse("/".join(part for part in (image.os, image.architecture, image.variant) if part))
@@ -212,7 +210,7 @@ class Images:
         if not names:
             raise NotFound(f"An image does not exist locally with the tag: {wanted.familiar_repository}")
         driver = await self._registry(wanted.domain)
-        try:
+        with remote.dockers_words():
             for each in names:
                 image = self._catalog.find(each.familiar, chosen)
                 target = Source(driver, each.on_server(), auth)
@@ -221,16 +219,12 @@ class Images:
                 else:
                     await self._pusher.push_all(target, each, progress)
                 self._emit("push", each.familiar, image, each.familiar_repository)
-        except Unavailable as error:
-            raise _as_docker_says(error) from error
 
     async def distribution(self, name: str, auth: Credentials | None) -> Distribution:
         """What a registry has under a name. Errors: NotFound, Unauthorized, InvalidArgument, WharfieError."""
         wanted = reference.parse(name).with_default_tag()
-        try:
+        with remote.dockers_words():
             return await remote.look_at(await self._source(wanted, auth))
-        except Unavailable as error:
-            raise _as_docker_says(error) from error
 
     async def search(self, term: str, limit: int, filters: Filters, auth: Credentials | None) -> Sequence[SearchResult]:
         """`docker search`, on Docker Hub or on the server that `term` names. Errors: InvalidArgument, WharfieError."""
@@ -239,10 +233,8 @@ class Images:
         server, words = (first, rest) if elsewhere else (reference.INDEX_SERVER, term)
         if not words:
             raise InvalidArgument("the search term is missing")
-        try:
+        with remote.dockers_words():
             return await remote.search(await self._registry(server), server, words, limit, filters, auth)
-        except Unavailable as error:
-            raise _as_docker_says(error) from error
 
     async def login(self, auth: Mapping[str, Any]) -> LoginResult:
         """`POST /auth`. Errors: Unauthorized, WharfieError (the registry cannot be reached)."""
@@ -253,10 +245,8 @@ class Images:
             password=str(auth.get("password") or ""),
             identity_token=str(auth.get("identitytoken") or ""),
         )
-        try:
+        with remote.dockers_words():
             return await driver.call(RegistryDriver.login, server, credentials)
-        except Unavailable as error:
-            raise _as_docker_says(error) from error
 
     async def _source(self, name: Name, auth: Credentials | None) -> Source:
         return Source(await self._registry(name.domain), name.on_server(), auth)
@@ -389,8 +379,3 @@ def _server(address: str) -> str:
     if bare in ("", reference.DEFAULT_DOMAIN, "index.docker.io"):
         return reference.DEFAULT_SERVER
     return bare
-
-
-def _as_docker_says(error: Unavailable) -> WharfieError:
-    """A registry that cannot be reached is a plain failure (500) with its own words, as dockerd answers."""
-    return WharfieError(error.details.get("text", error.message), details=error.details)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from wharfie.engine.images import documents, pipes
 from wharfie.engine.images.download import Source
 from wharfie.engine.images.platforms import Platform
 from wharfie.plugins.supervisor import Supervised
-from wharfie.spi.errors import InvalidArgument, Unavailable
+from wharfie.spi.errors import InvalidArgument, Unavailable, WharfieError
 from wharfie.spi.hooks import Repository
 from wharfie.spi.registry import (
     MANIFEST_LIMIT,
@@ -43,6 +44,15 @@ class Distribution:
 
     descriptor: Descriptor
     platforms: tuple[Platform, ...]
+
+
+@contextlib.contextmanager
+def dockers_words() -> Iterator[None]:
+    """A registry that cannot be reached is a plain failure (500) with its own words, as dockerd answers."""
+    try:
+        yield
+    except Unavailable as error:
+        raise WharfieError(error.details.get("text", error.message), details=error.details) from error
 
 
 async def look_at(source: Source) -> Distribution:
