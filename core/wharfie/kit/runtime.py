@@ -619,10 +619,8 @@ class RuntimeContract(Contract[RuntimeDriver]):
     )
     def test_run_36(self, rig: Rig[Runtime], driver: Runtime) -> None:
         folder, count = rig.scratch / "checkpoint", self.bundle("c") / "root/data/count"
-        script = (
-            "i=0; while :; do i=$((i+1)); echo $i >> /data/count; test -e /data/end && echo $i && exit 5; sleep 0.1; done"
-        )
-        with self.running(driver, "c", "sh", "-c", f"{script}; done") as made:
+        turn = "i=$((i+1)); echo $i >> /data/count; test -e /data/end && echo $i && exit 5; sleep 0.1"
+        with self.running(driver, "c", "sh", "-c", f"i=0; while :; do {turn}; done") as made:
             self._appears("c", "count")
             try:
                 driver.checkpoint("c", folder)
