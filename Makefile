@@ -23,13 +23,17 @@ CGROUP2_DEBS := qemu-system-x86 kmod
 CLI     := $(if $(shell command -v docker),,$(BIN)/docker)
 # So is containerd, whose shim drives wharfie-runtime in a test: installed it would be a service of this host.
 SHIM    := $(if $(shell command -v containerd-shim-runc-v2),,$(BIN)/containerd)
+# And firewalld, with what it stands on; a test starts it in a network namespace, with a bus of its own.
+WALL    := $(BIN)/firewalld
+WALL_DEBS := firewalld python3-firewall python3-nftables python3-dbus python3-gi gir1.2-glib-2.0 libgirepository-1.0-1
+WALL_DEBS += libglib2.0-0 dbus-daemon libdbus-1-3 libapparmor1 libcap-ng0
 
 .PHONY: demo test test-cgroup2 check bench setup deps
 
 demo: setup
 	$(BIN)/python scripts/demo.py
 
-test: setup $(CLI) $(SHIM)
+test: setup $(CLI) $(SHIM) $(WALL)
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest -n 3 --dist loadfile
 
 # The tests of control groups on a kernel that has version 2 alone, in a virtual machine. TESTS="paths" runs others there.
@@ -44,6 +48,10 @@ $(BIN)/docker: | deps
 $(BIN)/containerd: | deps
 	folder=$$(mktemp -d) && cd $$folder && apt-get update -qq && apt-get download -qq containerd && dpkg -x containerd*.deb . && \
 	install usr/bin/ctr usr/bin/containerd-shim-runc-v2 usr/bin/containerd $(CURDIR)/$(BIN) && rm -r $$folder
+
+$(WALL): | deps
+	folder=$$(mktemp -d) && cd $$folder && apt-get update -qq && apt-get download -qq $(WALL_DEBS) && \
+	for package in *.deb; do dpkg -x $$package unpacked; done && mv unpacked $(CURDIR)/$@ && rm -r $$folder
 
 bench: setup
 	$(BIN)/python scripts/bench.py

@@ -14,12 +14,14 @@ from typing import Any
 from wharfie_net_bridge.nft import Nft
 
 
-def accept_beside(nft: Nft, mark: str, own_table: str, bridges: Iterable[str]) -> None:
+def accept_beside(nft: Nft, mark: str, own_table: str, bridges: Iterable[str]) -> frozenset[str]:
     """Bring the chains of others to: for each bridge two accepting rules marked `mark` where the policy drops, none
-    elsewhere. May be repeated. Errors: NftError."""
+    elsewhere. The names of their tables. May be repeated. Errors: NftError."""
     wanted = {f'{side} "{bridge}"' for bridge in bridges for side in ("iifname", "oifname")}
     commands: list[str] = []
+    tables: set[str] = set()
     for chain in _forward_chains(nft, own_table):
+        tables.add(chain["table"])
         path = f"{chain['family']} {chain['table']} {chain['name']}"
         there = dict(_marked_rules(nft, path, mark))
         missing = wanted if chain.get("policy") == "drop" else set()
@@ -27,6 +29,7 @@ def accept_beside(nft: Nft, mark: str, own_table: str, bridges: Iterable[str]) -
         commands += [f'add rule {path} {match} counter accept comment "{mark}"' for match in sorted(missing - there.keys())]
     if commands:
         nft.run("\n".join(commands))
+    return frozenset(tables)
 
 
 def _forward_chains(nft: Nft, own_table: str) -> Iterator[dict[str, Any]]:

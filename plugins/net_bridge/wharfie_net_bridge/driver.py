@@ -17,6 +17,7 @@ from wharfie_net_bridge.bridge import create_bridge, delete_bridge
 from wharfie_net_bridge.conntrack import forget_translated, forget_untranslated
 from wharfie_net_bridge.endpoint import attach, detach, detach_later
 from wharfie_net_bridge.firewall import Firewall, clear
+from wharfie_net_bridge.firewalld import TABLE, Firewalld
 from wharfie_net_bridge.forwarding import Forwarding
 from wharfie_net_bridge.names import owner
 from wharfie_net_bridge.options import MTU, NAME, BridgeOptions, parse
@@ -42,6 +43,7 @@ class BridgeDriver(NetworkDriver):
         self._forwarding = Forwarding(context.run / "forwarding", context.log)
         self._nft: nft.Nft | None = None
         self._firewall: Firewall | None = None
+        self._firewalld = Firewalld(context.log)
 
     def capabilities(self) -> frozenset[NetworkCapability]:
         return frozenset(
@@ -62,7 +64,7 @@ class BridgeDriver(NetworkDriver):
         if self._settings.families:
             self._nft = nft.Nft()
             self._firewall = Firewall(self._nft, self._instance, self._state, self._settings.families, self._log)
-            self._watch = RulesetWatch(self._firewall.table, self._heal)
+            self._watch = RulesetWatch({self._firewall.table, TABLE}, self._heal)
 
     def close(self) -> None:
         if self._watch is not None:
@@ -108,12 +110,14 @@ class BridgeDriver(NetworkDriver):
                 # Without its rules a network is neither apart nor closed to the outside.
                 delete_bridge(network, options, self._instance)
                 raise
+            self._settle()
 
     def delete_network(self, network: Network) -> None:
         with _named(f"network {network.name}"):
             delete_bridge(network, self._options(network), self._instance)
         if self._firewall is not None:
             self._firewall.drop(network.id)
+            self._settle()
 
     def join(self, network: Network, endpoint: Endpoint, sandbox: Sandbox) -> Attachment:
         options = self._options(network)
@@ -126,6 +130,7 @@ class BridgeDriver(NetworkDriver):
             attachment = attach(network, options, endpoint, sandbox, self._instance)
         if self._firewall is not None:
             self._firewall.stand_beside()  # another engine may have been started since the network was made
+            self._settle()
         return attachment
 
     def leave(self, network: Network, joined: Joined) -> None:
@@ -178,6 +183,7 @@ class BridgeDriver(NetworkDriver):
                 published[one.endpoint.id] = port_elements(segments[network_of.id], one)
         if self._firewall is not None:
             refused = self._firewall.replace(segments, published)
+            self._settle()
             faults += [Fault(object=endpoint_id, reason=reason) for endpoint_id, reason in refused.items()]
         else:
             clear(self._instance, self._log)
@@ -187,8 +193,14 @@ class BridgeDriver(NetworkDriver):
         try:
             if self._firewall is not None:
                 self._firewall.heal()
+                self._settle()
         except WharfieError as error:
             self._log.error("the firewall cannot be made whole again: %s", error)
+
+    def _settle(self) -> None:
+        """Tell firewalld which bridges there are, if it is here."""
+        if self._firewall is not None and TABLE in self._firewall.beside:
+            self._firewalld.settle(self._firewall.bridges)
 
     def _options(self, network: Network) -> BridgeOptions:
         return parse(network, self._settings.mtu)

@@ -49,6 +49,8 @@ class Firewall:
         """`state`: a folder that lasts. `families`: the versions of IP that it has rules for."""
         self.table = table_name(instance)
         self.drop_strangers = False
+        self.beside: frozenset[str] = frozenset()
+        """Tables of others through which forwarded packets pass, when they were last looked at."""
         self._mark = mark_of(instance)
         self._nft = nft
         self._families = families
@@ -176,10 +178,16 @@ class Firewall:
         with self._lock:
             self._stand_beside()
 
+    @property
+    def bridges(self) -> frozenset[str]:
+        """Those of the networks that the table serves."""
+        with self._lock:
+            return frozenset(segment.options.bridge for segment in self._segments.values())
+
     def _stand_beside(self) -> None:
         try:
             bridges = [segment.options.bridge for segment in self._segments.values()]
-            accept_beside(self._nft, self._mark, self.table, bridges)
+            self.beside = accept_beside(self._nft, self._mark, self.table, bridges)
         except NftError as error:
             self._log.warning("cannot add rules for wharfie's bridges to another firewall's chain: %s", error)
 

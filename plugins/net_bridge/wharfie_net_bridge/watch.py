@@ -2,7 +2,8 @@
 
 The kernel tells every transaction to whoever listens (NFNLGRP_NFTABLES), with the thread that made it. So whatever reload
 it was, of firewalld, of nftables.service or by hand, it is heard; and our own changes are told apart. What takes from our
-table is looked at in the moment that it is heard, for without its rules containers' addresses are open to the outside.
+table is looked at in the moment that it is heard, for without its rules containers' addresses are open to the outside; and
+so is what takes from firewalld's, which forgets our bridges when it reloads.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 # include/uapi/linux: netlink.h, netfilter/nfnetlink.h, netfilter/nf_tables.h
@@ -37,14 +38,14 @@ _SO_RCVBUFFORCE = 33
 
 
 class RulesetWatch:
-    """A thread that calls `changed` when others have changed the ruleset: at once after they took something from our
-    table, some time after they did anything else."""
+    """A thread that calls `changed` when others have changed the ruleset: at once after they took something from certain
+    tables, some time after they did anything else."""
 
-    def __init__(self, table: str, changed: Callable[[], None]) -> None:
-        """Listens in the network namespace of the calling thread. `table`: the name of ours. Errors: OSError."""
-        self._table = table.encode() + b"\0"
+    def __init__(self, tables: Iterable[str], changed: Callable[[], None]) -> None:
+        """Listens in the network namespace of the calling thread. `tables`: the names of these. Errors: OSError."""
+        self._tables = frozenset(table.encode() + b"\0" for table in tables)
         self._changed = changed
-        self._lessened = False  # something was taken from our table by the transaction that is being told
+        self._lessened = False  # something was taken from such a table by the transaction that is being told
         self._end, self._ended = socket.socketpair()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER)
         try:
@@ -86,7 +87,7 @@ class RulesetWatch:
                 self._changed()
 
     def _heard(self) -> tuple[bool, bool]:
-        """Whether a transaction among those that have arrived is not ours; whether such a one took from our table."""
+        """Whether a transaction among those that have arrived is not ours; whether such a one took from our tables."""
         foreign = urgent = False
         while True:
             try:
@@ -100,7 +101,7 @@ class RulesetWatch:
                 continue
             for kind, body in _messages(data):
                 if kind in _DELETIONS:
-                    self._lessened = self._lessened or _attribute(body, _TABLE_NAME) == self._table
+                    self._lessened = self._lessened or _attribute(body, _TABLE_NAME) in self._tables
                 elif kind == _NEW_GENERATION:
                     thread = int.from_bytes(_attribute(body, _GENERATION_THREAD), "big")
                     if thread and not _is_ours(thread):
