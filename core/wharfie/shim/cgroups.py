@@ -13,10 +13,8 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, Final, Literal
 
-from wharfie.shim.system import inotify
 from wharfie.spi.errors import InvalidArgument
 
 ROOT: Final = "/sys/fs/cgroup"
@@ -156,8 +154,10 @@ class V2Reader(GroupReader):
         return flat(read(self._directory, "memory.events")).get("oom_kill", 0)
 
     def oom_fd(self) -> int:
+        from wharfie.shim.system import inotify  # the others who read groups need no system calls
+
         events = f"{self._directory}/memory.events"
-        return inotify(events, _IN_MODIFY) if Path(events).exists() else -1
+        return inotify(events, _IN_MODIFY) if os.path.exists(events) else -1
 
     def stats(self) -> dict[str, Any]:
         """Without `percpu_ns`, `max_usage`, `failcnt` and `blkio_serviced`: what version 2 counts in their place means
@@ -186,7 +186,7 @@ class V2Reader(GroupReader):
 @cache
 def version() -> Literal["v1", "v2"]:
     """Which version's interface this host's controllers have."""
-    return "v2" if Path(ROOT, "cgroup.controllers").exists() else "v1"
+    return "v2" if os.path.exists(f"{ROOT}/cgroup.controllers") else "v1"
 
 
 def path_of(spec: Mapping[str, Any], id: str) -> str:
@@ -218,7 +218,7 @@ def prune(parent: str) -> None:
     roots = [ROOT] if version() == "v2" else [*hierarchies().values(), f"{ROOT}/unified"]
     for root in dict.fromkeys(roots):
         try:
-            Path(root, parent).rmdir()
+            os.rmdir(f"{root}/{parent}")
         except OSError:  # in use by another daemon's containers, or not there
             continue
 

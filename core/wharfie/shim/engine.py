@@ -12,15 +12,15 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 from wharfie.spi.errors import Unsupported
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Streams:
+class Streams(NamedTuple):
     """Descriptors for a process: three pipe ends (or /dev/null), or with `terminal` one console socket's end.
 
     With a terminal the engine opens a pseudo terminal in the container's devpts, makes it the process's controlling

@@ -9,11 +9,16 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from typing import Final
 
-NAME: Final = "wharfie-python"
-_MFD_EXEC: Final = 0x10  # Linux 6.3 and later want to be told; earlier ones refuse the flag
-_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+NAME = "wharfie-python"
+_BOOT = """
+import sys
+sys.path += sys.argv.pop(1).split(":")
+from {module} import main
+main()
+"""
+_MFD_EXEC = 0x10  # Linux 6.3 and later want to be told; earlier ones refuse the flag
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 def sealed_interpreter() -> int:
@@ -40,10 +45,11 @@ def interpreter() -> str:
     return os.path.realpath(sys.executable)
 
 
-def run_sealed(words: frozenset[str]) -> None:
-    """Begin this program anew from a sealed copy of its interpreter, when one of its arguments is among `words`; at once,
-    before it does anything. Returns in the copy, and where there is nothing to do. Errors: OSError."""
-    program = os.readlink("/proc/self/exe")  # noqa: PTH115  # pathlib is not imported before the copy runs
-    if words.isdisjoint(sys.argv[1:]) or program.startswith(f"/memfd:{NAME}"):
+def run_sealed(module: str, packages: tuple[str, ...]) -> None:
+    """Begin this program anew from a sealed copy of its interpreter, a bare one that finds `packages` and calls `main` of
+    `module`, with the same arguments; at once, before anything is done. Returns in the copy. Errors: OSError."""
+    if os.readlink("/proc/self/exe").startswith(f"/memfd:{NAME}"):
         return
-    os.execve(sealed_interpreter(), [sys.executable, *sys.orig_argv[1:]], os.environ)
+    folders = [os.path.dirname(sys.modules[name].__path__[0]) for name in packages]
+    words = [interpreter(), "-I", "-S", "-X", "utf8", "-c", _BOOT.format(module=module), ":".join(folders)]
+    os.execve(sealed_interpreter(), [*words, *sys.argv[1:]], os.environ)

@@ -10,29 +10,29 @@ from wharfie_runtime_native import channel, gate
 
 
 @pytest.fixture
-def folder(tmp_path):
+def address(tmp_path):
     deep = tmp_path / ("x" * 120)  # longer than a socket's address can be
     deep.mkdir()
     fd = os.open(deep, os.O_PATH)
-    yield fd
+    yield f"/proc/self/fd/{fd}/start"
     os.close(fd)
 
 
-def test_nobody_waits(folder):
-    assert not gate.is_waiting(folder)
+def test_nobody_waits(address):
+    assert not gate.is_waiting(address)
     with pytest.raises(FileNotFoundError):
-        gate.knock(folder)
+        gate.knock(address)
 
 
-def test_looking_is_not_the_word_to_go(folder):
-    listener = gate.listen(folder)
+def test_looking_is_not_the_word_to_go(address):
+    listener = gate.listen(address)
     callers = []
     waiter = threading.Thread(target=lambda: callers.append(gate.wait(listener)))
     waiter.start()
     for _ in range(3):
-        assert gate.is_waiting(folder)
+        assert gate.is_waiting(address)
     assert waiter.is_alive()
-    connection = gate.knock(folder)
+    connection = gate.knock(address)
     os.write(connection, b"g")
     waiter.join(10)
     channel.send(callers[0], word="here")
@@ -41,6 +41,6 @@ def test_looking_is_not_the_word_to_go(folder):
     assert channel.receive(connection) is None
     os.close(connection)
     os.close(listener)
-    assert not gate.is_waiting(folder)
+    assert not gate.is_waiting(address)
     with pytest.raises(ConnectionRefusedError):
-        gate.knock(folder)
+        gate.knock(address)

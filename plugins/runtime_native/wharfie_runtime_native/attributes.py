@@ -7,8 +7,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from wharfie.spi.errors import InvalidArgument
 from wharfie_runtime_native.errors import reason
@@ -63,8 +62,7 @@ class SchedAttr(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What was asked for, None where nothing was. `initial`, `final`: CPUs of a further process before and after it is in
     the container's control group."""
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from wharfie.shim.signals import status_mask
 from wharfie.spi.errors import InvalidArgument
@@ -65,8 +64,7 @@ _BITS: Final = {name: 1 << number for number, name in enumerate(NAMES)}
 SYS_ADMIN: Final = _BITS["CAP_SYS_ADMIN"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """The five sets as masks of bits."""
 
     bounding: int = 0
@@ -78,7 +76,7 @@ class Capabilities:
 
 def parse(sets: Mapping[str, Sequence[str]]) -> Capabilities:
     """`process.capabilities`. Errors: InvalidArgument (a name that no Linux has)."""
-    return Capabilities(**{name: _mask(sets.get(name) or ()) for name in Capabilities.__slots__})
+    return Capabilities(**{name: _mask(sets.get(name) or ()) for name in Capabilities._fields})
 
 
 def _mask(names: Sequence[str]) -> int:

@@ -6,9 +6,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from wharfie.spi.errors import InvalidArgument
 from wharfie_runtime_native.constants import AT_EMPTY_PATH, AT_FDCWD, MS_PRIVATE, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE
@@ -21,8 +19,7 @@ from wharfie_runtime_native.syscalls import mount_setattr, open_tree
 _TYPES: Final = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(NamedTuple):
     """A node to make. `path` is absolute in the container."""
 
     path: str
@@ -144,7 +141,9 @@ def _on_host(device: Device) -> str:
     except OSError:
         pass
     folder = "block" if kind == stat.S_IFBLK else "char"
-    for line in Path(f"/sys/dev/{folder}/{device.major}:{device.minor}/uevent").read_text().splitlines():
+    with open(f"/sys/dev/{folder}/{device.major}:{device.minor}/uevent", encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    for line in lines:
         if line.startswith("DEVNAME="):
             return f"/dev/{line.removeprefix('DEVNAME=')}"
     return device.path
@@ -155,7 +154,7 @@ def link(root: Root) -> None:
     dev = open_in_root(root.fd, "/dev")
     try:
         for name, target in LINKS:
-            if name == "core" and not Path("/proc/kcore").exists():
+            if name == "core" and not os.path.exists("/proc/kcore"):
                 continue
             try:
                 os.symlink(target, name, dir_fd=dev)

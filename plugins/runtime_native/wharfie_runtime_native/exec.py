@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from wharfie.shim.engine import Streams
 from wharfie_runtime_native import capabilities, channel, process, seccomp, terminal
+from wharfie_runtime_native.beginning import keyring, settle, start_over
 from wharfie_runtime_native.cgroups.base import Cgroup
 from wharfie_runtime_native.constants import CLONE_NEWUSER, PR_SET_DUMPABLE, PR_SET_PDEATHSIG
-from wharfie_runtime_native.init import keyring, settle, start_over
 from wharfie_runtime_native.manner import Manner
 from wharfie_runtime_native.namespaces import become_root_inside, id_map, outside
 from wharfie_runtime_native.syscalls import prctl, setns
+
+if TYPE_CHECKING:
+    from wharfie.shim.engine import Streams
 
 
 class Exec:
@@ -32,7 +33,7 @@ class Exec:
         linux: Mapping[str, Any],
         streams: Streams,
         cgroup: Cgroup,
-        cache: Path | None,
+        cache: str,
         pidfd: int,
         namespaces: int,
         manner: Manner,

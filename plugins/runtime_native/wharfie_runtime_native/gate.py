@@ -7,21 +7,18 @@ end closes at execve too, so connecting without a word tells whether the contain
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import Final
 
 from wharfie_runtime_native import channel
-from wharfie_runtime_native.paths import proc_fd
 
-NAME: Final = "start"
 _BACKLOG: Final = 16
 
 
-def listen(folder: int) -> int:
-    """Make the socket in the state folder that `folder` is opened on; a descriptor."""
+def listen(address: str) -> int:
+    """Make the socket; a descriptor."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
-        door.bind(_address(folder))
+        door.bind(address)
         door.listen(_BACKLOG)
         return door.detach()
 
@@ -39,27 +36,22 @@ def wait(listener: int) -> socket.socket:
         door.detach()
 
 
-def knock(folder: int) -> int:
+def knock(address: str) -> int:
     """A descriptor on which the word can be given, and the answer read. Errors: OSError (nobody waits)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as visitor:
         channel.limit(visitor)
-        visitor.connect(_address(folder))
+        visitor.connect(address)
         return visitor.detach()
 
 
-def is_waiting(folder: int) -> bool:
-    """Whether a first process listens in this state folder."""
+def is_waiting(address: str) -> bool:
+    """Whether a first process listens there."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as visitor:
         visitor.setblocking(False)
         try:
-            visitor.connect(_address(folder))
+            visitor.connect(address)
         except BlockingIOError:  # it listens, but is not quick to look
             return True
         except OSError:
             return False
         return True
-
-
-def _address(folder: int) -> str:
-    """By way of a descriptor: the path of a state folder may be longer than an address can be (107 bytes, unix(7))."""
-    return os.path.join(proc_fd(folder), NAME)

@@ -18,8 +18,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from wharfie.shim.signals import default_signals
 from wharfie.spi.errors import DriverError, InvalidArgument
@@ -31,8 +30,7 @@ _SHOWN: Final = 4096
 """How much of a failed hook's output is told, in bytes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hook:
+class Hook(NamedTuple):
     """One program. `timeout`: seconds, None when it may take as long as it likes."""
 
     path: str

@@ -7,17 +7,12 @@ a process that is already inside could otherwise read the interpreter's memory o
 
 from __future__ import annotations
 
-import dataclasses
-import gc
 import os
 import signal
 import socket
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from wharfie.shim.engine import Streams
-from wharfie.shim.signals import default_signals
 from wharfie.spi.errors import InvalidArgument
 from wharfie_runtime_native import (
     capabilities,
@@ -33,11 +28,11 @@ from wharfie_runtime_native import (
     sysctls,
     terminal,
 )
+from wharfie_runtime_native.beginning import keyring, settle, start_over
 from wharfie_runtime_native.cgroups.base import Cgroup
 from wharfie_runtime_native.constants import (
     CLONE_NEWPID,
     CLONE_NEWUSER,
-    KEYCTL_JOIN_SESSION_KEYRING,
     MOUNT_ATTR_RDONLY,
     MS_RDONLY,
     PR_SET_DUMPABLE,
@@ -51,8 +46,6 @@ from wharfie_runtime_native.process import ProcessSpec
 from wharfie_runtime_native.rootfs import Root
 from wharfie_runtime_native.state import describe
 from wharfie_runtime_native.syscalls import (
-    close_range,
-    keyctl_join_session_keyring,
     mount_setattr,
     prctl,
     setdomainname,
@@ -60,6 +53,7 @@ from wharfie_runtime_native.syscalls import (
 )
 
 if TYPE_CHECKING:
+    from wharfie.shim.engine import Streams
     from wharfie_runtime_native.hooks import Hooks
 
 
@@ -71,10 +65,10 @@ class Init:
         id: str,
         bundle: str,
         spec: Mapping[str, Any],
-        rootfs: Path,
+        rootfs: str,
         streams: Streams,
         cgroup: Cgroup,
-        cache: Path | None,
+        cache: str,
         manner: Manner,
     ) -> None:
         """Costs next to nothing: what `run` makes of `spec` is memory of the child's, not of the shim's."""
@@ -111,7 +105,7 @@ class Init:
             if spec.notify:
                 # Here, since a process and what it forks can have one listener only.
                 process.filter_calls(spec, end)
-                spec = dataclasses.replace(spec, filter=b"", notify=False)
+                spec = spec._replace(filter=b"", notify=False)
             if plan.hooks is not None:
                 self._run_start_hooks(end, plan.hooks, spec)
             if plan.init:
@@ -206,7 +200,7 @@ class Init:
         for entry in plan.mounts:
             if entry.destination == "/dev" and not entry.bind and entry.read_only:
                 dev_read_only = True
-                entry = dataclasses.replace(entry, flags=entry.flags & ~MS_RDONLY)
+                entry = entry._replace(flags=entry.flags & ~MS_RDONLY)
             root.mount(entry, groups, cgroup_namespace=cgroup_namespace)
         if plan.own_dev:
             devices.make(root, plan.devices, by_bind=own_users)
@@ -275,40 +269,3 @@ def identify(plan: Plan) -> None:
     except OSError as error:
         names = f'hostname "{plan.hostname}", domainname "{plan.domainname}"'
         raise InvalidArgument(f"cannot set {names}: {reason(error)}") from error
-
-
-def start_over(end: socket.socket, streams: Streams, *keep: int, preserve: int = 0) -> None:
-    """Shed what a forked child has of its maker: signals, session, and all descriptors but `keep` and those that are to be
-    inherited. Nothing was made yet, so it ends here when the maker has."""
-    gc.disable()  # an object of the shim that is collected here would close a number that is somebody else's by now
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    default_signals()
-    os.setsid()
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    process.redirect(*(null if fd < 0 else fd for fd in (streams.stdin, streams.stdout, streams.stderr)))
-    # A client's connection that stayed open here would not end for the client when the shim closes it.
-    first = 3 + preserve
-    for kept in sorted(fd for fd in (end.fileno(), streams.console, *keep) if fd >= first):
-        if kept > first:
-            close_range(first, kept - 1, 0)
-        first = kept + 1
-    close_range(first, 0xFFFFFFFF, 0)
-    if channel.is_closed(end):  # before the death signal was asked for
-        os._exit(1)
-
-
-def keyring(id: str) -> None:
-    """A session keyring of its own: keys of the engine's session are not the container's."""
-    try:
-        keyctl_join_session_keyring(KEYCTL_JOIN_SESSION_KEYRING, f"_ses.{id[:12]}")
-    except OSError:  # no keyrings in this kernel, or the user's quota of them is used up: then there is one to share
-        pass
-
-
-def settle(spec: ProcessSpec) -> str:
-    """Become the user, go to the working directory, find the program."""
-    process.own_streams(spec.uid, spec.gid)
-    settled = process.try_directory(spec.cwd)
-    process.become(spec)
-    process.enter_directory("" if settled else spec.cwd)
-    return process.find_program(spec.args[0], spec.env.get("PATH"))

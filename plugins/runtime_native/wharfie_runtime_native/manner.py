@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
+class Manner(NamedTuple):
     """The switches. Descriptors are -1 where there are none."""
 
     outlive: bool = False

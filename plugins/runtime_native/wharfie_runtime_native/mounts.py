@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from wharfie.spi.errors import InvalidArgument
 from wharfie_runtime_native.constants import (
@@ -47,8 +46,7 @@ from wharfie_runtime_native.constants import (
 from wharfie_runtime_native.namespaces import id_map
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """One option of a mount point: as bits for mount(2), and as bits for mount_setattr(2), set or cleared."""
 
     ms: int
@@ -111,8 +109,7 @@ OPTIONS: Final = frozenset((*_OWN, *_FLAGS, *(f"r{name}" for name in _FLAGS), *_
 """Options that mean something here; all others are the file system's own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MountEntry:
+class MountEntry(NamedTuple):
     """One entry. `destination` is absolute and clean. `attr_set`, `attr_clr` are for the mount point itself,
     `all_set`, `all_clr` for every mount below it too (`rro` and its like). `idmap`: "idmap" or "ridmap" when ids are
     mapped, by `uid_map` and `gid_map`, or without them as in the container's user namespace. `copy_up`: a tmpfs begins with

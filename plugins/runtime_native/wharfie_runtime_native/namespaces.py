@@ -7,9 +7,9 @@ import os
 import socket
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from fcntl import ioctl
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from wharfie.spi.errors import InvalidArgument
 from wharfie_runtime_native.constants import (
@@ -41,12 +41,14 @@ FLAGS: Final = {
 """By OCI name, in the order in which existing ones are joined: the mount namespace last, as it takes the paths away."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Namespaces:
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Namespaces(NamedTuple):
     """`new`: names of those to make. `joined`: paths of those to enter, by name. What is in neither is the host's."""
 
     new: frozenset[str] = frozenset()
-    joined: Mapping[str, str] = field(default_factory=dict)
+    joined: Mapping[str, str] = _NOTHING
 
     def own(self, name: str) -> bool:
         """Whether the container has a namespace of this type that is not simply the host's."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from wharfie.spi.errors import InvalidArgument, Unsupported
 from wharfie_runtime_native import devices, mounts, namespaces, process, sysctls
@@ -21,13 +20,14 @@ INIT_ANNOTATION: Final = "org.wharfie.init"
 """With "true" the container's first process is one that reaps and passes signals on (`docker run --init`)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(NamedTuple):
     """What `init` does, in its order."""
 
     process: ProcessSpec
     namespaces: Namespaces
     mounts: tuple[MountEntry, ...]
+    sysctls: Mapping[str, str]
+    resources: Mapping[str, Any]
     devices: tuple[Device, ...] = ()
     own_dev: bool = True
     masked: tuple[str, ...] = ()
@@ -36,13 +36,11 @@ class Plan:
     root_propagation: int = 0
     hostname: str = ""
     domainname: str = ""
-    sysctls: Mapping[str, str] = field(default_factory=dict)
     uid_map: str = ""
     gid_map: str = ""
     time_offsets: str = ""
     hooks: Hooks | None = None
     seccomp: Mapping[str, Any] | None = None
-    resources: Mapping[str, Any] = field(default_factory=dict)
     init: bool = False
 
 
@@ -105,7 +103,7 @@ def _refuse(linux: Mapping[str, Any]) -> None:
     if linux.get("mountLabel"):
         raise process.unsupported_label("selinux", f'linux.mountLabel "{linux["mountLabel"]}"')
     if linux.get("intelRdt"):
-        if not Path("/sys/fs/resctrl/schemata").exists():
+        if not os.path.exists("/sys/fs/resctrl/schemata"):
             raise Unsupported("cannot do linux.intelRdt: this host has no resctrl file system at /sys/fs/resctrl")
         raise Unsupported("the native runtime cannot do linux.intelRdt; use another runtime, or leave it out")
     for key in ("netDevices", "memoryPolicy"):

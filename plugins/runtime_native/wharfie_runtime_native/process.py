@@ -10,9 +10,7 @@ import signal
 import socket
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from wharfie.spi.errors import InvalidArgument, Unsupported
 from wharfie_runtime_native import capabilities
@@ -37,8 +35,7 @@ _WITH_ATTRIBUTES: Final = ("scheduler", "ioPriority", "execCPUAffinity")
 _DEFAULT_UMASK: Final = 0o022
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessSpec:
+class ProcessSpec(NamedTuple):
     """`process` of config.json (OCI runtime-spec, config.md "Process"), checked. `filter`: a seccomp program."""
 
     args: tuple[str, ...]
@@ -52,7 +49,7 @@ class ProcessSpec:
     no_new_privileges: bool = False
     oom_score_adj: int | None = None
     limits: tuple[tuple[str, int, int], ...] = ()  # name, soft, hard
-    capabilities: Capabilities = field(default_factory=Capabilities)
+    capabilities: Capabilities = Capabilities()
     console_size: tuple[int, int] | None = None  # rows, columns
     attributes: Attributes | None = None
     filter: bytes = b""
@@ -110,7 +107,7 @@ def parse(process: Mapping[str, Any], personality: Mapping[str, Any] | None = No
 
 def unsupported_label(module: str, what: str) -> Unsupported:
     """Why a label of a Linux security module is refused."""
-    if Path(f"/sys/fs/{module}" if module == "selinux" else f"/sys/kernel/security/{module}").exists():
+    if os.path.exists(f"/sys/fs/{module}" if module == "selinux" else f"/sys/kernel/security/{module}"):
         return Unsupported(f"the native runtime cannot apply {what}; use another runtime, or none of it")
     return Unsupported(f"cannot apply {what}: this kernel runs without that security module")
 
@@ -214,7 +211,7 @@ def enter_directory(cwd: str) -> None:
     try:
         if cwd:
             os.chdir(cwd)
-        inside = Path.cwd().is_absolute()
+        inside = os.getcwd().startswith("/")
     except FileNotFoundError:  # the kernel said "(unreachable)…", or the folder is gone
         inside = False
     except OSError as error:

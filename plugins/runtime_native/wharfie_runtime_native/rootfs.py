@@ -8,11 +8,9 @@ shared by the clones alone.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Final
 
 from wharfie.shim.cgroups import ROOT as CGROUP_ROOT
@@ -78,7 +76,7 @@ def attach(tree: int, target: int) -> None:
 class Root:
     """The new root, not yet pivoted into. `fd` is opened on it."""
 
-    def __init__(self, rootfs: Path, tree: int, binds: dict[MountEntry, int], *, propagation: int, own_users: bool) -> None:
+    def __init__(self, rootfs: str, tree: int, binds: dict[MountEntry, int], *, propagation: int, own_users: bool) -> None:
         """`tree`, `binds`: as `sources` made them. `propagation`: what the root is going to have. `own_users`: whether
         this is a user namespace of the container's."""
         self._binds = binds
@@ -97,7 +95,7 @@ class Root:
         try:
             tree = self._binds.pop(entry, -1)
             if entry.copy_up and not self._is_there(entry.destination):
-                entry = dataclasses.replace(entry, copy_up=False)
+                entry = entry._replace(copy_up=False)
             target = self._target(entry, tree)
             if entry.remount:
                 self._remount(entry, target)
@@ -335,7 +333,7 @@ class Root:
         os.chdir("/")
 
 
-def attach_root(tree: int, rootfs: Path) -> None:
+def attach_root(tree: int, rootfs: str) -> None:
     """Put the new root where hooks look for it; where a user namespace may not look at the folders above, on the old root,
     which is gone a moment later."""
     try:

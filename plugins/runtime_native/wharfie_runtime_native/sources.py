@@ -4,8 +4,6 @@ before a user namespace, and with its paths, before a mount namespace joined by 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from wharfie.spi.errors import InvalidArgument
@@ -28,13 +26,13 @@ from wharfie_runtime_native.syscalls import open_tree, setns
 _SHOWN: Final = {"sysfs": ("network", "/sys"), "mqueue": ("ipc", "/dev/mqueue"), "proc": ("pid", "/proc")}
 
 
-def clone(rootfs: Path, plan: Plan) -> tuple[int, dict[MountEntry, int]]:
+def clone(rootfs: str, plan: Plan) -> tuple[int, dict[MountEntry, int]]:
     """The root, and what each entry of `mounts` binds. A file system that a container with users of its own may not mount,
     as it shares with the host what that shows, is bound from the host if need be.
 
     Errors: InvalidArgument (a source that is not there, ids that cannot be mapped).
     """
-    root = clone_tree(str(rootfs), recursive=True)
+    root = clone_tree(rootfs, recursive=True)
     trees: dict[MountEntry, int] = {}
     for entry in plan.mounts:
         if entry.bind and not entry.remount:
@@ -43,8 +41,8 @@ def clone(rootfs: Path, plan: Plan) -> tuple[int, dict[MountEntry, int]]:
             namespace, place = _SHOWN[entry.type]
             # The host's view of processes is right for a container among them, and for no other.
             shared = namespace not in (plan.namespaces.joined if entry.type == "proc" else ())
-            if shared and namespace not in plan.namespaces.new and os.path.isdir(place):  # noqa: PTH112  # no Path for that
-                trees[entry] = _clone(replace(entry, source=place), recursive=True)
+            if shared and namespace not in plan.namespaces.new and os.path.isdir(place):
+                trees[entry] = _clone(entry._replace(source=place), recursive=True)
     if any(entry.copy_up for entry in plan.mounts):
         from wharfie.shim import copy_up  # noqa: F401  # now: a user namespace may not see where it is imported from
     mapped = [entry for entry in trees if entry.idmap]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import wharfie_runtime_native
 from wharfie_runtime_native.command.app import run
+
+import wharfie
 
 
 @pytest.fixture
@@ -25,7 +29,13 @@ def call(tmp_path, capsys):
         (["--systemd-cgroup", "list"], "systemd cgroup flag passed, but systemd support"),
         (["no-such-command"], "No such command"),
         ([], "Missing command"),
-        (["create"], "Missing argument"),
+        (["create"], "Missing argument ID"),
+        (["state", "a", "b"], 'Unexpected argument \\"b\\"'),
+        (["state", "--what", "a"], 'No such option: \\"--what\\"'),
+        (["run", "--bundle"], "Option --bundle needs a value: FOLDER"),
+        (["list", "--format", "yaml"], 'Option --format: \\"yaml\\" is none of table, json'),
+        (["--debug=maybe", "list"], 'Option --debug: \\"maybe\\" is none of true, false'),
+        (["run", "--preserve-fds", "two", "x"], 'Option --preserve-fds: \\"two\\" is not a number'),
         (["state", "nope"], 'container \\"nope\\" does not exist'),
         (["state", "../x"], "does not exist"),
         (["kill", "nope", "TERM"], "does not exist"),
@@ -118,15 +128,28 @@ def test_list_of_nothing(call):
     assert json.loads(call("list", "--format", "json")[1]) == []
 
 
-@pytest.mark.parametrize("name", ["state", "list", "ps", "spec", "features"])
-def test_what_only_looks_loads_nothing_that_makes(name):
-    """Engines ask for states all the time, and each call is an interpreter's start."""
+def _loaded(name):
+    """The modules that are there when a command is about to run, in the interpreter that a maker is run by."""
+    folders = [str(Path(module.__path__[0]).parent) for module in (wharfie, wharfie_runtime_native)]
     code = f"""
 import sys
-from wharfie_runtime_native.command.app import cli
-cli.get_command(None, "{name}")
-print(*(module for module in sys.modules if module.startswith("wharfie")))
+sys.path += {folders}
+from wharfie_runtime_native.command.app import command_of
+command_of("{name}")
+print(*sys.modules)
 """
-    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
-    makers = {f"wharfie_runtime_native.{module}" for module in ("engine", "init", "rootfs", "seccomp", "cgroups")}
-    assert not makers.intersection(loaded)
+    return set(subprocess.check_output([sys.executable, "-I", "-S", "-c", code], text=True).split())
+
+
+@pytest.mark.parametrize("name", ["state", "list", "ps", "kill", "spec", "features"])
+def test_what_only_looks_loads_nothing_that_makes(name):
+    """Engines ask for states all the time, and each call is an interpreter's start."""
+    makers = {f"wharfie_runtime_native.{module}" for module in ("container", "init", "exec", "seccomp", "cgroups")}
+    assert not _loaded(name).intersection({*makers, "socket", "ctypes"})
+
+
+@pytest.mark.parametrize("name", ["create", "run", "start", "exec", "kill", "delete", "update", "events"])
+def test_no_command_loads_what_takes_longer_than_a_container(name):
+    loaded = _loaded(name)
+    assert not loaded.intersection({"dataclasses", "inspect", "pathlib", "subprocess", "argparse", "click", "logging"})
+    assert "wharfie_runtime_native.init" not in loaded or name in ("create", "run")

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from wharfie.shim.cgroups import version
-from wharfie_runtime_native.cgroups import v1, v2
 from wharfie_runtime_native.cgroups.base import Cgroup
 
 
 def open_cgroup(path: str) -> Cgroup:
     """The control group of `linux.cgroupsPath`; nothing is made yet. Errors: InvalidArgument (the path)."""
-    return v2.CgroupV2(path) if version() == "v2" else v1.CgroupV1(path)
+    return _kind()(path)
+
+
+def warm() -> None:
+    """Load the version that this host has; the zygote does it, so that no shim spends time or memory on it."""
+    _kind()
+
+
+def _kind() -> type[Cgroup]:
+    # Hosts have one of them, and a command that is started anew each time need not load the other.
+    if version() == "v2":
+        from wharfie_runtime_native.cgroups.v2 import CgroupV2
+
+        return CgroupV2
+    from wharfie_runtime_native.cgroups.v1 import CgroupV1
+
+    return CgroupV1

@@ -8,7 +8,6 @@ import signal
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from wharfie.shim.cgroups import GroupReader, below
@@ -84,7 +83,7 @@ class Cgroup(GroupReader):
 
         Errors: DriverError (processes that cannot end, as in uninterruptible sleep).
         """
-        if not any(Path(directory).exists() for directory in self.directories().values()):
+        if not any(os.path.exists(directory) for directory in self.directories().values()):
             return
         end, pause = time.monotonic() + _DELETE_SECONDS, 0.001
         while True:
@@ -101,17 +100,16 @@ class Cgroup(GroupReader):
 
 def make(directory: str) -> None:
     """Make a group; one that is there is taken over if nothing is in it. Errors: Conflict, DriverError."""
-    folder = Path(directory)
     try:
         try:
-            folder.mkdir(mode=0o755)
+            os.mkdir(directory, 0o755)
         except FileNotFoundError:
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            os.makedirs(directory, 0o755, exist_ok=True)
         except FileExistsError:
             # The caller may be in another pid namespace, where it cannot see whose processes these are.
             if not remove_tree(directory):
                 raise Conflict(f"cgroup {directory} is in use by another container's processes") from None
-            folder.mkdir(mode=0o755, exist_ok=True)
+            os.makedirs(directory, 0o755, exist_ok=True)
     except OSError as error:
         raise DriverError(f"cannot make cgroup {directory}: {os.strerror(error.errno or 0).lower()}") from error
 
@@ -119,13 +117,13 @@ def make(directory: str) -> None:
 def remove_tree(directory: str) -> bool:
     """Remove a group and those below it; False while something is in it."""
     try:
-        Path(directory).rmdir()
+        os.rmdir(directory)
         return True
     except OSError:
         folders = below(directory)
     for folder in folders:
         try:
-            Path(folder).rmdir()
+            os.rmdir(folder)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 continue

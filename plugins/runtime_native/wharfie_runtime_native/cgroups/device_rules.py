@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from wharfie.spi.errors import InvalidArgument
 
 WILDCARD: Final = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One rule. `type`: "a" (all), "b" or "c"; `major`, `minor`: a number or WILDCARD; `access`: letters of "rwm"."""
 
     allow: bool

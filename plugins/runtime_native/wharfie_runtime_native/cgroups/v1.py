@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from wharfie.shim.cgroups import V1Reader, read, read_int, write
@@ -127,7 +127,7 @@ class CgroupV1(V1Reader, Cgroup):
         weight = block_io.get("weight")
         if weight or block_io.get("weightDevice"):
             directory = self._directory("blkio", "a block I/O weight")
-            name = "blkio.weight" if Path(directory, "blkio.weight").exists() else "blkio.bfq.weight"
+            name = "blkio.weight" if os.path.exists(f"{directory}/blkio.weight") else "blkio.bfq.weight"
             if weight:
                 write(directory, name, str(weight))
             for entry in block_io.get("weightDevice") or ():
@@ -176,7 +176,7 @@ class CgroupV1(V1Reader, Cgroup):
 
     def kill(self) -> None:
         freezer = self._controllers.get("freezer", "")
-        frozen = Path(freezer, "freezer.state").exists()
+        frozen = os.path.exists(f"{freezer}/freezer.state")
         if frozen:
             # So that none forks while the others are killed; what does not freeze now is met the next time.
             self._freeze(freezer, _KILL_SECONDS)

@@ -6,7 +6,6 @@ import errno
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from wharfie.shim.cgroups import V2Reader, flat, read, read_int, write
@@ -34,7 +33,7 @@ class CgroupV2(V2Reader, Cgroup):
         for part in self.path.split("/")[:-1]:
             self._delegate(parent)
             parent = f"{parent}/{part}"
-            Path(parent).mkdir(mode=0o755, exist_ok=True)
+            os.makedirs(parent, 0o755, exist_ok=True)
         self._delegate(parent)
         make(self._directory)
 
@@ -135,7 +134,7 @@ class CgroupV2(V2Reader, Cgroup):
                 self._write(f"cpuset.{key}", str(cpu[key]))
 
     def _apply_block_io(self, block_io: Mapping[str, Any]) -> None:
-        own = Path(self._directory, "io.bfq.weight").exists()
+        own = os.path.exists(f"{self._directory}/io.bfq.weight")
         name = "io.bfq.weight" if own else "io.weight"
         if weight := block_io.get("weight"):
             self._write(name, str(weight if own else weight_of_block_io(weight)))
@@ -177,7 +176,7 @@ class CgroupV2(V2Reader, Cgroup):
         write(self._directory, "cgroup.freeze", "0")
 
     def kill(self) -> None:
-        if Path(self._directory, "cgroup.kill").exists():
+        if os.path.exists(f"{self._directory}/cgroup.kill"):
             write(self._directory, "cgroup.kill", "1")
         else:  # before Linux 5.14, or no group
             self.kill_each()
@@ -196,7 +195,9 @@ def weight_of_block_io(weight: int) -> int:
 
 def own_path(pid: int | str) -> str:
     """The version 2 group that a process is in, below the root that this process sees."""
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    for line in lines:
         if line.startswith("0::"):
             return line.removeprefix("0::").strip("/")
     return ""
@@ -204,5 +205,6 @@ def own_path(pid: int | str) -> str:
 
 def pid_of(pidfd: int) -> int:
     """The process that a pidfd stands for, -1 when it is gone (proc(5), fdinfo)."""
-    text = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        text = file.read()
     return int(text.partition("\nPid:")[2].split(None, 1)[0])

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from wharfie.spi.errors import InvalidArgument
 
 
-def read_config(bundle: Path) -> Mapping[str, Any]:
+def read_config(bundle: str) -> Mapping[str, Any]:
     """Errors: InvalidArgument."""
-    file = bundle / "config.json"
+    file = os.path.join(bundle, "config.json")
     try:
-        config = json.loads(file.read_bytes())
+        with open(file, "rb") as text:
+            config = json.loads(text.read())
     except FileNotFoundError:
         raise InvalidArgument(f"JSON specification file {file} not found") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -27,12 +28,12 @@ def read_config(bundle: Path) -> Mapping[str, Any]:
     return config
 
 
-def root_of(bundle: Path, config: Mapping[str, Any]) -> Path:
+def root_of(bundle: str, config: Mapping[str, Any]) -> str:
     """The container's root on the host. Errors: InvalidArgument."""
     path = str((config.get("root") or {}).get("path") or "")
     if not path:
         raise InvalidArgument("root.path is empty: a container needs a root")
-    root = bundle / path
-    if not root.is_dir():
+    root = os.path.join(bundle, path)
+    if not os.path.isdir(root):
         raise InvalidArgument(f"root.path: {root} is not a directory")
-    return root.resolve()
+    return os.path.realpath(root)

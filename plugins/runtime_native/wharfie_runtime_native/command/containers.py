@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 from wharfie.shim.cgroups import open_reader
 from wharfie.spi.errors import NotFound
-from wharfie_runtime_native import gate, pids
+from wharfie_runtime_native import pids
 from wharfie_runtime_native.command.store import Folder, Record, Store
 
 Status = Literal["creating", "created", "running", "paused", "stopped"]
@@ -18,7 +19,7 @@ def record_of(folder: Folder) -> Record:
     """Errors: NotFound (its making was given up before it began)."""
     record = folder.record()
     if record is None:
-        raise NotFound(f'container "{folder.path.name}" does not exist')
+        raise NotFound(f'container "{folder.id}" does not exist')
     return record
 
 
@@ -30,7 +31,16 @@ def status_of(folder: Folder, record: Record, *, locked: bool = False) -> Status
         return "stopped"
     if open_reader(record.cgroup).is_frozen():
         return "paused"
-    return "created" if gate.is_waiting(folder.fd) else "running"
+    if not folder.has_gate():
+        return "running"
+    from wharfie_runtime_native.gate import is_waiting  # engines ask most often about a container that runs
+
+    return "created" if is_waiting(folder.gate) else "running"
+
+
+def pids_of(record: Record) -> list[int]:
+    """The host's pids of all its processes."""
+    return sorted(open_reader(record.cgroup).pids())
 
 
 def state_of(folder: Folder) -> dict[str, Any]:
@@ -59,12 +69,8 @@ def states(store: Store) -> list[dict[str, Any]]:
             folder = store.find(name)
         except NotFound:
             continue
-        try:
+        with folder, suppress(NotFound, FileNotFoundError):
             found.append(state_of(folder))
-        except (NotFound, FileNotFoundError):
-            continue
-        finally:
-            folder.close()
     return found
 
 

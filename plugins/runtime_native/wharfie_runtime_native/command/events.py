@@ -11,13 +11,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import click
-
 from wharfie.spi.errors import Conflict, InvalidArgument
 from wharfie_runtime_native import pids
 from wharfie_runtime_native.command.containers import ALIVE, record_of, status_of
-from wharfie_runtime_native.command.engine import CommandEngine, found
+from wharfie_runtime_native.command.engine import Kept
 from wharfie_runtime_native.command.session import Session
+from wharfie_runtime_native.command.words import Command, Given, Option
 
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SETTLES: Final = 0.2
@@ -25,27 +24,29 @@ _SETTLES: Final = 0.2
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-@click.command("events")
-@click.option("--interval", default="5s", show_default=True, help="Time between statistics, as Go writes it.")
-@click.option("--stats", "once", is_flag=True, help="Print statistics once, and end.")
-@click.argument("id")
-@click.pass_obj
-def events_command(session: Session, id: str, interval: str, once: bool) -> None:
+def _events(session: Session, given: Given) -> None:
     """Print statistics at intervals, and memory kills when they happen, until the container ends."""
-    seconds = _seconds(interval)
-    folder = session.store.find(id)
-    try:
+    [name] = given.words
+    seconds = _seconds(given.text("interval", "5s"))
+    with session.store.find(name) as folder:
         record = record_of(folder)
         status = status_of(folder, record)
         if status not in ALIVE:
-            raise Conflict(f"container with id {id} is not running: it is {status}")
-        engine = found(session, folder, record)
-        if once:
-            _print("stats", id, engine)
+            raise Conflict(f"container with name {name} is not running: it is {status}")
+        engine = Kept.find(session, folder, record)
+        if given.has("stats"):
+            _print("stats", name, engine)
         else:
             _follow(engine, seconds)
-    finally:
-        folder.close()
+
+
+events_command = Command(
+    _events,
+    options=(
+        Option(("interval",), "Time between statistics as Go writes it, 5s if not said.", "TIME"),
+        Option(("stats",), "Print statistics once, and end."),
+    ),
+)
 
 
 def _seconds(text: str) -> float:
@@ -57,7 +58,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _follow(engine: CommandEngine, seconds: float) -> None:
+def _follow(engine: Kept, seconds: float) -> None:
     record = engine.record
     process, killed = pids.open_pidfd(record.pid, record.pid_start), engine.oom_fd()
     watched = [fd for fd in (process, killed) if fd >= 0]
@@ -83,11 +84,11 @@ def _follow(engine: CommandEngine, seconds: float) -> None:
             due += seconds
 
 
-def _print(kind: str, id: str, engine: CommandEngine | None = None) -> None:
+def _print(kind: str, id: str, engine: Kept | None = None) -> None:
     event: dict[str, Any] = {"type": kind, "id": id}
     if engine is not None:
         event["data"] = _data(engine.stats())
-    click.echo(json.dumps(event))
+    print(json.dumps(event), flush=True)
 
 
 def _data(stats: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,69 +5,59 @@ from __future__ import annotations
 import json
 from typing import Final
 
-import click
-
-from wharfie.shim.cgroups import open_reader
 from wharfie.spi.errors import DriverError
-from wharfie_runtime_native.command.containers import record_of, state_of, states
+from wharfie_runtime_native.command.containers import pids_of, record_of, state_of, states
 from wharfie_runtime_native.command.session import Session
+from wharfie_runtime_native.command.words import Command, Given, Option
 
-_FORMAT: Final = click.Choice(["table", "json"])
+_FORMAT: Final = Option(("f", "format"), "How it is printed.", "FORMAT", ("table", "json"))
 _COLUMNS: Final = ("id", "pid", "status", "bundle", "created", "owner")
 
 
-@click.command("state")
-@click.argument("id")
-@click.pass_obj
-def state_command(session: Session, id: str) -> None:
+def _state(session: Session, given: Given) -> None:
     """Print a container's state as JSON."""
-    folder = session.store.find(id)
-    try:
-        click.echo(json.dumps(state_of(folder), indent=2))
-    finally:
-        folder.close()
+    with session.store.find(given.words[0]) as folder:
+        print(json.dumps(state_of(folder), indent=2))
 
 
-@click.command("list")
-@click.option("-f", "--format", type=_FORMAT, default="table", show_default=True)
-@click.option("-q", "--quiet", is_flag=True, help="Ids only.")
-@click.pass_obj
-def list_command(session: Session, format: str, quiet: bool) -> None:
+state_command = Command(_state)
+
+
+def _list(session: Session, given: Given) -> None:
     """List the containers below --root."""
-    if quiet:
+    if given.has("quiet"):
         for name in session.store.ids():
-            click.echo(name)
+            print(name)
         return
     found = states(session.store)
-    if format == "json":
-        click.echo(json.dumps(found))
+    if given.text("format") == "json":
+        print(json.dumps(found))
         return
     rows = [[column.upper() for column in _COLUMNS], *([str(state[column]) for column in _COLUMNS] for state in found)]
     widths = [max(len(row[index]) for row in rows) for index in range(len(_COLUMNS))]
     for row in rows:
-        click.echo("   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        print("   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
-@click.command("ps", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("-f", "--format", type=_FORMAT, default="table", show_default=True)
-@click.argument("id")
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
-@click.pass_obj
-def ps_command(session: Session, format: str, id: str, options: tuple[str, ...]) -> None:
+list_command = Command(_list, (), (_FORMAT, Option(("q", "quiet"), "Ids only.")))
+
+
+def _ps(session: Session, given: Given) -> None:
     """Show a container's processes, by the host's pids. OPTIONS are ps(1)'s, -ef if there are none."""
-    folder = session.store.find(id)
-    try:
-        pids = sorted(open_reader(record_of(folder).cgroup).pids())
-    finally:
-        folder.close()
-    if format == "json":
-        click.echo(json.dumps(pids))
+    name, *options = given.words
+    with session.store.find(name) as folder:
+        pids = pids_of(record_of(folder))
+    if given.text("format") == "json":
+        print(json.dumps(pids))
         return
-    for line in _select(_ps(options or ("-ef",)), pids):
-        click.echo(line)
+    for line in _select(_table(options or ["-ef"]), pids):
+        print(line)
 
 
-def _ps(options: tuple[str, ...]) -> list[str]:
+ps_command = Command(_ps, ("ID", "[OPTION...]"), (_FORMAT,))
+
+
+def _table(options: list[str]) -> list[str]:
     import subprocess  # for a person at a terminal; engines want JSON
 
     try:
@@ -93,9 +83,11 @@ def _select(lines: list[str], pids: list[int]) -> list[str]:
     return kept
 
 
-@click.command("features")
-def features_command() -> None:
+def _features(session: Session, given: Given) -> None:
     """Print what this runtime can do (runtime-spec, features.md)."""
     from wharfie_runtime_native.features import features  # none of its tables is for the other commands
 
-    click.echo(json.dumps(features(), indent=2))
+    print(json.dumps(features(), indent=2))
+
+
+features_command = Command(_features, ())

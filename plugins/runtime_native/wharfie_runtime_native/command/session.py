@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from wharfie_runtime_native.command.store import Store
 
-DEFAULT_ROOT: Final = Path("/run/wharfie-runtime")
+DEFAULT_ROOT: Final = "/run/wharfie-runtime"
 
 
-@dataclass(slots=True)
 class Log:
     """`--log`, `--log-format` and `--debug`. Lines look like runc's (logrus), which conmon and containerd read."""
 
-    path: Path | None = None
-    format: Literal["text", "json"] = "text"
-    verbose: bool = False
+    def __init__(self) -> None:
+        self.path = ""
+        self.json = False
+        self.verbose = False
 
     def debug(self, message: str) -> None:
         if self.verbose:
@@ -32,29 +30,30 @@ class Log:
     def error(self, message: str) -> None:
         """One line into the log and one on stderr, the same one where stderr is the log."""
         self._write("error", message)
-        if self.path is not None:
+        if self.path:
             print(message, file=sys.stderr)
 
     def _write(self, level: str, message: str) -> None:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         message = " ".join(message.splitlines())
-        if self.format == "json":
+        if self.json:
             line = json.dumps({"level": level, "msg": message, "time": at}, ensure_ascii=False)
         else:
             line = f'time="{at}" level={level} msg={json.dumps(message, ensure_ascii=False)}'
-        if self.path is None:
+        if not self.path:
             print(line, file=sys.stderr)
             return
         try:
-            with self.path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            with open(self.path, "a", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(line + "\n")
         except OSError as error:
             print(f"cannot write to the log {self.path}: {error.strerror}: {line}", file=sys.stderr)
 
 
-@dataclass(slots=True)
 class Session:
-    """One call of the command line."""
+    """One call of the command line. `command`: its name, "" as long as it is not known."""
 
-    store: Store = field(default_factory=lambda: Store(DEFAULT_ROOT))
-    log: Log = field(default_factory=Log)
+    def __init__(self) -> None:
+        self.store = Store(DEFAULT_ROOT)
+        self.log = Log()
+        self.command = ""

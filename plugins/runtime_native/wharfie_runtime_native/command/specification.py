@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import os
 from typing import Any, Final
 
-import click
-
 from wharfie.spi.errors import Conflict, Unsupported
+from wharfie_runtime_native.command.session import Session
+from wharfie_runtime_native.command.words import Command, Given, Option
 from wharfie_runtime_native.features import OCI_VERSION
 
 _CAPABILITIES: Final = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
@@ -63,19 +63,26 @@ def _template() -> dict[str, Any]:
     }
 
 
-@click.command("spec")
-@click.option("-b", "--bundle", type=click.Path(path_type=Path), default=Path(), help="Folder to write config.json into.")
-@click.option("--rootless", is_flag=True, help="For an ordinary user: refused.")
-def spec_command(bundle: Path, rootless: bool) -> None:
+def _spec(session: Session, given: Given) -> None:
     """Write a config.json to begin with."""
-    if rootless:
+    if given.has("rootless"):
         raise Unsupported(
             "this runtime needs root: it makes no containers for an ordinary user, so --rootless cannot be done"
         )
-    file = bundle / "config.json"
+    file = os.path.join(given.text("bundle"), "config.json")
     try:
-        with file.open("x", encoding="utf-8") as config:
+        with open(file, "x", encoding="utf-8") as config:
             json.dump(_template(), config, indent="\t")
             config.write("\n")
     except FileExistsError:
         raise Conflict(f"File {file} exists. Remove it first") from None
+
+
+spec_command = Command(
+    _spec,
+    (),
+    (
+        Option(("b", "bundle"), "Folder to write config.json into; else the working directory.", "FOLDER"),
+        Option(("rootless",), "For an ordinary user: refused."),
+    ),
+)

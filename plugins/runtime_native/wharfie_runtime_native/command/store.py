@@ -16,23 +16,20 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, NamedTuple
 
 from wharfie.spi.errors import Conflict, DriverError, InvalidArgument, NotFound
-from wharfie_runtime_native import gate
 
 _ID: Final = re.compile(r"[A-Za-z0-9_+.-]{1,255}")
 _STATE: Final = "state.json"
 _CONFIG: Final = "config.json"
+_GATE: Final = "start"
 _LOCK_SECONDS: Final = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(NamedTuple):
     """What is known of a container. `pid` is 0 until it is made. `grouped`: its control group is its own, not one that
     somebody else's processes were found in."""
 
@@ -50,21 +47,44 @@ class Record:
 
 
 class Folder:
-    """One container's folder, opened. `fd` carries the lock."""
+    """One container's folder, opened until the end of a `with`. `fd` carries the lock."""
 
-    def __init__(self, path: Path, fd: int) -> None:
+    def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self.fd = fd
 
-    def close(self) -> None:
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         os.close(self.fd)
+
+    @property
+    def id(self) -> str:
+        return os.path.basename(self.path)
+
+    @property
+    def gate(self) -> str:
+        """The address of the first process's socket: by way of a descriptor, since the path of a state folder may be longer
+        than an address can be (107 bytes, unix(7))."""
+        return f"/proc/self/fd/{self.fd}/{_GATE}"
+
+    def has_gate(self) -> bool:
+        """False once the container was started."""
+        return os.path.exists(self.gate)
+
+    def remove_gate(self) -> None:
+        try:
+            os.unlink(_GATE, dir_fd=self.fd)
+        except FileNotFoundError:  # somebody else has removed the container
+            pass
 
     def lock(self) -> None:
         """Errors: Conflict (another command does not come to its end), NotFound (it was removed meanwhile)."""
         end, pause = time.monotonic() + _LOCK_SECONDS, 0.001
         while not self._try_lock(fcntl.LOCK_EX):
             if time.monotonic() > end:
-                raise Conflict(f"container {self.path.name} is busy: another command has been at work on it")
+                raise Conflict(f"container {self.id} is busy: another command has been at work on it")
             time.sleep(pause)
             pause = min(pause * 2, 0.05)
         try:
@@ -72,7 +92,7 @@ class Folder:
         except FileNotFoundError:
             same = False
         if not same:
-            raise _missing(self.path.name)
+            raise _missing(self.id)
 
     def unlock(self) -> None:
         fcntl.flock(self.fd, fcntl.LOCK_UN)
@@ -99,7 +119,7 @@ class Folder:
             return None
 
     def keep(self, record: Record) -> None:
-        self._replace(_STATE, asdict(record))
+        self._replace(_STATE, record._asdict())
 
     def config(self) -> Mapping[str, Any]:
         config: Mapping[str, Any] = json.loads(self._read(_CONFIG))
@@ -121,17 +141,17 @@ class Folder:
                 json.dump(document, file)
             os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         except OSError as error:
-            raise DriverError(f"cannot write {self.path / name}: {error.strerror}") from error
+            raise DriverError(f"cannot write {self.path}/{name}: {error.strerror}") from error
 
     def remove(self) -> None:
         """First the record: what is left when this is killed half-way is as if nothing had been made."""
-        for name in (_STATE, f".{_STATE}", _CONFIG, f".{_CONFIG}", gate.NAME):
+        for name in (_STATE, f".{_STATE}", _CONFIG, f".{_CONFIG}", _GATE):
             try:
                 os.unlink(name, dir_fd=self.fd)
             except FileNotFoundError:
                 continue
         try:
-            self.path.rmdir()
+            os.rmdir(self.path)
         except OSError as error:
             raise DriverError(f"cannot remove {self.path}: {error.strerror}") from error
 
@@ -139,24 +159,24 @@ class Folder:
 class Store:
     """All folders below one root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: str) -> None:
         self.root = root
 
     @property
-    def cache(self) -> Path:
+    def cache(self) -> str:
         """Compiled seccomp filters. No container's id has an "@" in it."""
-        cache = self.root / "@seccomp"
-        cache.mkdir(mode=0o700, exist_ok=True)
+        cache = f"{self.root}/@seccomp"
+        os.makedirs(cache, mode=0o700, exist_ok=True)
         return cache
 
     def reserve(self, id: str) -> Folder:
         """Make a folder and lock it. Errors: InvalidArgument (the id), Conflict (it is taken), DriverError."""
         if not _ID.fullmatch(id) or id in (".", ".."):
             raise InvalidArgument(f'invalid container id format: "{id}"; it may have letters, digits and _ + - .')
-        path = self.root / id
+        path = f"{self.root}/{id}"
         try:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.mkdir(mode=0o700)
+            os.makedirs(self.root, mode=0o700, exist_ok=True)
+            os.mkdir(path, mode=0o700)
         except FileExistsError:
             raise Conflict(f"container with given ID already exists: {id}") from None
         except OSError as error:
@@ -169,17 +189,17 @@ class Store:
         """Errors: NotFound."""
         if not _ID.fullmatch(id):
             raise _missing(id)
-        return self._open(self.root / id)
+        return self._open(f"{self.root}/{id}")
 
-    @contextmanager
-    def locked(self, id: str) -> Iterator[Folder]:
+    def locked(self, id: str) -> Folder:
         """Errors: NotFound, Conflict."""
         folder = self.find(id)
         try:
             folder.lock()
-            yield folder
-        finally:
-            folder.close()
+        except BaseException:
+            os.close(folder.fd)
+            raise
+        return folder
 
     def ids(self) -> list[str]:
         try:
@@ -187,11 +207,11 @@ class Store:
         except FileNotFoundError:
             return []
 
-    def _open(self, path: Path) -> Folder:
+    def _open(self, path: str) -> Folder:
         try:
             return Folder(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         except (FileNotFoundError, NotADirectoryError):
-            raise _missing(path.name) from None
+            raise _missing(os.path.basename(path)) from None
 
 
 def _missing(id: str) -> NotFound:

@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
-
-import click
 
 from wharfie.shim.engine import Streams
 from wharfie.spi.errors import DriverError, InvalidArgument
+from wharfie_runtime_native.command.words import Given, Option
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-_OPTIONS: Final[tuple[Decorator, ...]] = (
-    click.option(
-        "--console-socket", type=click.Path(path_type=Path), help="Unix socket that is sent the terminal's master."
-    ),
-    click.option("--pid-file", type=click.Path(path_type=Path), help="File for the process's pid."),
-    click.option("--preserve-fds", type=click.IntRange(0), default=0, help="How many descriptors from 3 on to hand on."),
+STREAM_OPTIONS: Final = (
+    Option(("console-socket",), "Unix socket that is sent the terminal's master.", "PATH"),
+    Option(("pid-file",), "File for the process's pid.", "FILE"),
+    Option(("preserve-fds",), "How many descriptors from 3 on to hand on.", "N"),
 )
 
 
-def stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--console-socket, --pid-file, --preserve-fds."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def preserved(count: int) -> int:
+def preserved(given: Given) -> int:
     """`--preserve-fds`, and those that a socket-activated caller was given (sd_listen_fds(3)). Called before anything is
     opened. Errors: InvalidArgument (a descriptor that is not there)."""
-    count += int(os.environ.get("LISTEN_FDS") or 0)
+    count = (given.number("preserve-fds") or 0) + int(os.environ.get("LISTEN_FDS") or 0)
     for fd in range(3, 3 + count):
         try:
             os.fstat(fd)
@@ -52,35 +39,37 @@ def with_listen_fds(process: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**process, "env": [*(process.get("env") or ()), f"LISTEN_FDS={given}", "LISTEN_PID=1"]}
 
 
-def check_console(*, terminal: bool, detached: bool, console_socket: Path | None) -> None:
+def check_console(*, terminal: bool, detached: bool, console_socket: str) -> None:
     """Errors: InvalidArgument, as runc states them."""
-    if terminal and detached and console_socket is None:
+    if terminal and detached and not console_socket:
         raise InvalidArgument("cannot allocate tty if wharfie-runtime will detach without setting console socket")
-    if console_socket is not None and not (terminal and detached):
+    if console_socket and not (terminal and detached):
         raise InvalidArgument("cannot use console socket if wharfie-runtime will not detach or allocate tty")
 
 
 @contextmanager
-def open_streams(process: Mapping[str, Any], console_socket: Path | None) -> Iterator[Streams]:
+def open_streams(process: Mapping[str, Any], console_socket: str) -> Iterator[Streams]:
     """The caller's own streams, or a terminal whose master goes to `console_socket`."""
-    if not process.get("terminal") or console_socket is None:
+    if not process.get("terminal") or not console_socket:
         yield Streams(stdin=0, stdout=1, stderr=2)
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as console:
         try:
-            console.connect(str(console_socket))
+            console.connect(console_socket)
         except OSError as error:
             raise InvalidArgument(f"cannot connect to console socket {console_socket}: {error.strerror}") from error
         yield Streams(console=console.fileno())
 
 
-def write_pid(file: Path | None, pid: int) -> None:
+def write_pid(file: str, pid: int) -> None:
     """Whole or not at all, since somebody may be watching for it. Errors: DriverError."""
-    if file is None:
+    if not file:
         return
-    temporary = file.with_name(f".{file.name}")
+    folder, name = os.path.split(file)
+    temporary = os.path.join(folder, f".{name}")
     try:
-        temporary.write_text(str(pid))
-        temporary.replace(file)
+        with open(temporary, "w", encoding="ascii") as text:
+            text.write(str(pid))
+        os.replace(temporary, file)
     except OSError as error:
         raise DriverError(f"cannot write pid file {file}: {error.strerror}") from error

@@ -6,12 +6,11 @@ about to execute something else, and keeps the result in a file of the driver's 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from binascii import crc32
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, Final
 
 from wharfie.spi.errors import InvalidArgument
@@ -29,7 +28,7 @@ _WAIT_KILLABLE: Final = 32
 _NOTIFY: Final = "SCMP_ACT_NOTIFY"
 
 
-def with_filter(spec: ProcessSpec, rules: Mapping[str, Any] | None, cache: Path | None) -> ProcessSpec:
+def with_filter(spec: ProcessSpec, rules: Mapping[str, Any] | None, cache: str) -> ProcessSpec:
     """The process with its filter. Errors: InvalidArgument (rules that make no sense)."""
     if rules is None:
         return spec
@@ -45,33 +44,36 @@ def with_filter(spec: ProcessSpec, rules: Mapping[str, Any] | None, cache: Path 
         from wharfie_runtime_native.seccomp import listener  # noqa: F401  # now: later there is no host to import it from
     else:
         flags &= ~_WAIT_KILLABLE  # of a listener's; the kernel refuses it without one
-    return dataclasses.replace(spec, filter=_program(rules, cache), filter_flags=flags, notify=notify)
+    return spec._replace(filter=_program(rules, cache), filter_flags=flags, notify=notify)
 
 
 def _notifies(rules: Mapping[str, Any]) -> bool:
     return _NOTIFY in (rules.get("defaultAction"), *(entry.get("action") for entry in rules.get("syscalls") or ()))
 
 
-def _program(rules: Mapping[str, Any], cache: Path | None) -> bytes:
-    if cache is None:
+def _program(rules: Mapping[str, Any], cache: str) -> bytes:
+    if not cache:
         return _compile(rules)
     # The rules are in the file too, so its name need not be a cryptographic hash, whose library would be in every shim.
     text = f"{_FORMAT} {os.uname().machine} {json.dumps(rules, separators=(',', ':'))}".encode()
     head = len(text).to_bytes(4, "little") + text
-    file = cache / f"seccomp-{crc32(text):08x}"
+    name = f"seccomp-{crc32(text):08x}"
     try:
-        kept = file.read_bytes()
+        with open(f"{cache}/{name}", "rb") as file:
+            kept = file.read()
     except OSError:
         kept = b""
     if kept.startswith(head):
         return kept[len(head) :]
     program = _compile(rules)
-    temporary = cache / f".{file.name}.{os.getpid()}"
+    temporary = f"{cache}/.{name}.{os.getpid()}"
     try:
-        temporary.write_bytes(head + program)
-        temporary.rename(file)
+        with open(temporary, "wb") as file:
+            file.write(head + program)
+        os.rename(temporary, f"{cache}/{name}")
     except OSError:  # no space, or no folder: the next container compiles again
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.unlink(temporary)
     return program
 
 

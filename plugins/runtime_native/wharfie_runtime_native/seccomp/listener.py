@@ -14,7 +14,6 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from wharfie.spi.errors import DriverError, InvalidArgument
@@ -84,7 +83,7 @@ def _fetch(end: socket.socket | int, pid: int, number: int) -> int:
                 ctypes.c_long(_NR_PIDFD_GETFD), ctypes.c_int(process), ctypes.c_int(number), ctypes.c_uint(0)
             )
             if fetched >= 0:
-                if "seccomp" in str(Path(f"/proc/self/fd/{fetched}").readlink()):
+                if "seccomp" in os.readlink(f"/proc/self/fd/{fetched}"):
                     return int(fetched)
                 os.close(fetched)
             elif ctypes.get_errno() != 9:  # EBADF: not yet

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import uname
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from wharfie.spi.errors import InvalidArgument
 from wharfie_runtime_native.seccomp.numbers import load_numbers
@@ -70,8 +69,7 @@ Code = list[tuple[int, int, int, int]]
 """Instructions: code, jump if true, jump if false, value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arch:
+class Arch(NamedTuple):
     """`audit`: AUDIT_ARCH_…; `column`: its numbers in the table; `wide`: arguments have 64 bits."""
 
     audit: int
@@ -89,18 +87,16 @@ _X32: Final = Arch(0xC000003E, "x32", True)
 _NATIVE: Final = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """One entry of `args`."""
 
-    index: int
+    argument: int
     op: str
     value: int
     value_two: int
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """An answer, given if all conditions hold. `narrow`: indices of arguments to compare as 32 bits."""
 
     conditions: tuple[Condition, ...]
@@ -224,7 +220,7 @@ def _condition(argument: Mapping[str, Any]) -> Condition:
 
 def _alternatives(conditions: Sequence[Condition]) -> list[tuple[Condition, ...]]:
     """Conditions hold together, but two on one argument are alternatives (libseccomp's old rule, kept by runc)."""
-    indices = [condition.index for condition in conditions]
+    indices = [condition.argument for condition in conditions]
     if len(set(indices)) < len(indices):
         return [(condition,) for condition in conditions]
     return [tuple(conditions)]
@@ -244,7 +240,7 @@ def _case(case: Case) -> Code:
     """Falls through behind itself when a condition does not hold."""
     code: Code = [(_RET, 0, 0, case.answer)]
     for condition in reversed(case.conditions):
-        code = _test(condition, narrow=condition.index in case.narrow, rest=len(code)) + code
+        code = _test(condition, narrow=condition.argument in case.narrow, rest=len(code)) + code
     return code
 
 
@@ -273,7 +269,7 @@ def _test(condition: Condition, *, narrow: bool, rest: int) -> Code:
         if high and (narrow or (masked and not mask >> 32 and not value >> 32)):
             continue
         shift = 32 if high else 0
-        steps.append((_LD, "go", "go", _AT_ARGS + 8 * condition.index + (4 if high else 0)))
+        steps.append((_LD, "go", "go", _AT_ARGS + 8 * condition.argument + (4 if high else 0)))
         if masked:
             steps.append((_AND, "go", "go", mask >> shift & 0xFFFFFFFF))
         steps += [(jump, true, false, value >> shift & 0xFFFFFFFF) for jump, true, false in tests]
