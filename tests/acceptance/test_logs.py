@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import subprocess
+from pathlib import Path
 
 import pytest
+
+from tests.harness import until
 
 LINES = 'i=0; while [ $i -lt {count} ]; do i=$((i+1)); echo "line $i"; done'
 
@@ -52,3 +55,19 @@ def test_a_full_disk_costs_lines_of_the_log_and_nothing_else(daemon, name, drive
         assert set(later[len(kept) :]) == {f"line {number}" for number in range(1, 4001)} | {"errors"}
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+def test_a_follower_that_is_slower_than_rotations_misses_nothing(daemon, name):
+    """dockerd 20.10 gives such a client the lines of the first file alone, here 5,724 of 60,000."""
+    options = ("--log-opt", "max-size=1m", "--log-opt", "max-file=2")
+    script = f"read go; seq 1 60000 | sed 's/$/{'x' * 100}/'"
+    writer = daemon.spawn_docker(
+        "run", "-i", "--name", name, *options, "busybox", "sh", "-c", script, stdin=subprocess.PIPE
+    )
+    until(lambda: daemon.run_docker("container", "inspect", name).returncode == 0)
+    until(lambda: daemon.inspect(name)["State"]["Running"])
+    slow = daemon.spawn_docker("logs", "-f", name)
+    lines = writer.communicate(b"go\n")[0].split()
+    assert len(lines) == 60000
+    assert len(list(Path(daemon.inspect(name)["LogPath"]).parent.glob("*-json.log*"))) == 2
+    assert slow.communicate()[0].split() == lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import logging
@@ -353,17 +354,58 @@ def test_following_from_the_tail_goes_on_in_the_next_run(log):
     reader.close()
 
 
-def test_a_reader_far_behind_gets_all_that_is_left(log):
-    sink = log.sink(max_size="2k", max_file="3", compress="true")
-    write(sink, *numbered(0, 30))
+def until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def held(log):
+    """Whether a reader, too, has the file open that the sink writes to."""
+    newest = next(path for path in log.facts.folder.rglob("*.log")).stat()
+    found = 0
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            facts = path.stat()
+            found += (facts.st_dev, facts.st_ino) == (newest.st_dev, newest.st_ino)
+    return found >= 2
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize(("max_file", "compress"), [("1", "false"), ("2", "false"), ("3", "true")])
+def test_a_follower_that_does_not_read_keeps_what_is_rotated_away(log, max_file, compress):
+    sink = log.sink(max_size="2k", max_file=max_file, compress=compress)
+    write(sink, *numbered(0, 10))
     reader = log.reader(follow=True)
-    for start in range(30, 3000, 30):
+    assert take(reader, 3) == numbered(0, 10)
+    for start in range(10, 1000, 10):
+        write(sink, *numbered(start, start + 10))
+        until(lambda: held(log))
+    assert take(reader) == numbered(10, 1000)
+    left = descriptors()
+    reader.close()
+    assert left - descriptors() < 10  # what was read is not kept
+    sink.close()
+
+
+def test_a_follower_keeps_no_more_than_the_disk_can_bear(log, monkeypatch, caplog):
+    monkeypatch.setattr("wharfie_log_files.reader.HELD_FILES", 5)
+    sink = log.sink(max_size="2k", max_file="1", compress="false")
+    write(sink, *numbered(0, 10))
+    reader = log.reader(follow=True)
+    for start in range(10, 3010, 30):
         write(sink, *numbered(start, start + 30))
-    seen = take(reader)
-    numbers = [int(line.split()[1]) for line in seen]
+    until(lambda: "is too slow and may lose lines" in caplog.text)
+    numbers = [int(line.split()[1]) for line in take(reader)]
     gap = next(place for place, number in enumerate(numbers) if number != place)
-    assert gap >= 30
-    assert numbers[gap:] == list(range(numbers[gap], 3000))
+    assert gap >= 10
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == 3009
+    assert caplog.text.count("is too slow") == 1
     reader.close()
     sink.close()
 

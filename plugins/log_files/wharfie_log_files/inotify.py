@@ -12,18 +12,23 @@ from wharfie.spi.errors import Unavailable, from_os_error
 IN_MODIFY = 0x00000002
 IN_MOVED_TO = 0x00000080
 IN_CREATE = 0x00000100
+ANY = IN_MODIFY | IN_MOVED_TO | IN_CREATE
+NAMES = IN_MOVED_TO | IN_CREATE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.inotify_init1.argtypes = (ctypes.c_int,)
 _libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
 
 
-def watch(folder: Path) -> int:
-    """Errors: Unavailable (the kernel's limits of instances or watches are reached)."""
+def watch(folder: Path, mask: int = ANY) -> int:
+    """`mask`: ANY change, or one of NAMES alone.
+
+    Errors: Unavailable (the kernel's limits of instances or watches are reached).
+    """
     fd = int(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
     if fd < 0:
         raise _error("inotify_init1", folder, ctypes.get_errno())
-    if _libc.inotify_add_watch(fd, os.fsencode(folder), IN_MODIFY | IN_MOVED_TO | IN_CREATE) < 0:
+    if _libc.inotify_add_watch(fd, os.fsencode(folder), mask) < 0:
         number = ctypes.get_errno()
         os.close(fd)
         raise _error("inotify_add_watch", folder, number)

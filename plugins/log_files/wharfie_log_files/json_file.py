@@ -41,7 +41,7 @@ class JsonFileDriver(LogDriver):
         return opts.sink_options(path, rotation, log_options.attributes(container, options))
 
     def open_reader(self, container: ContainerFacts, options: Strings, query: LogQuery) -> LogReader:
-        return reader.FileReader(Path(options["path"]), Lines(), _Decoder().decode, query)
+        return reader.FileReader(Path(options["path"]), Lines(), _Decoder().decode, query, rotates=opts.rotates(options))
 
     def path(self, container: ContainerFacts, options: Strings) -> str:
         return options["path"]

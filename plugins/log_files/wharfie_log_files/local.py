@@ -40,7 +40,13 @@ class LocalLogDriver(LogDriver):
     def open_reader(self, container: ContainerFacts, options: Strings, query: LogQuery) -> LogReader:
         # The attributes are the same for every entry of a container, so the file does not repeat them.
         attributes = json.loads(options.get("attrs", "{}"))
-        return reader.FileReader(Path(options["path"]), Records(), lambda block: decode(block, attributes), query)
+        return reader.FileReader(
+            Path(options["path"]),
+            Records(),
+            lambda block: decode(block, attributes),
+            query,
+            rotates=opts.rotates(options),
+        )
 
     def remove(self, container: ContainerFacts, options: Strings) -> None:
         path = Path(options["path"])

@@ -62,6 +62,11 @@ def sink_options(path: Path, rotation: Rotation, attributes: Mapping[str, str]) 
     return options
 
 
+def rotates(options: Strings) -> bool:
+    """Whether files of a log with these planned options are ever rotated."""
+    return options["max-size"] != "0"
+
+
 def folder(container: ContainerFacts) -> Path:
     """The container's folder. Errors: DriverError (the core gave none)."""
     if container.folder is None:

@@ -3,15 +3,19 @@
 A reader holds a queue of open files, oldest first, and a place in the first one. A file that is read to its end gives
 way to the next; behind the newest one the writer is still at work. When that one was rotated away, what came after it
 is found among the rotated files: by inode, or, once it was compressed, by the modification time that compression keeps.
+
+A follower opens each new file when it appears, however slow its client is: a descriptor keeps what a rotation removes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gzip
+import logging
 import os
 import shutil
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,9 +24,16 @@ from pathlib import Path
 from wharfie.spi.log import LogEntry, LogQuery, LogRun
 from wharfie_log_files import inotify
 from wharfie_log_files.framing import Framing
+from wharfie_log_files.holding import HOLDER
 from wharfie_log_files.rotating import beside
 
 BLOCK = 256 * 1024
+HELD_BYTES = 256 << 20
+HELD_FILES = 128
+"""What one follower may keep of files that are removed already. Who is slower than that loses lines, not the disk."""
+_LOOKS = 20
+
+log = logging.getLogger(__name__)
 
 Decode = Callable[[bytes], Iterator[LogRun]]
 """What is in a block of whole entries; damaged ones are passed over."""
@@ -79,7 +90,7 @@ class _File:
 class FileReader:
     """A `RunReader` over the rotated files at `path`."""
 
-    def __init__(self, path: Path, framing: Framing, decode: Decode, query: LogQuery) -> None:
+    def __init__(self, path: Path, framing: Framing, decode: Decode, query: LogQuery, *, rotates: bool) -> None:
         """Errors: Unavailable (inotify's limits), OSError."""
         self._path = path
         self._framing = framing
@@ -88,6 +99,9 @@ class FileReader:
         self._ended = False
         self._entries: deque[LogEntry] = deque()  # read, and not yet asked for
         self._files: deque[_File] = deque()
+        self._turn = threading.Lock()
+        self._rotated = -1
+        self._complained = False
         # Watched before it is looked at, so that nothing falls between.
         if query.follow:
             path.parent.mkdir(mode=0o710, exist_ok=True)
@@ -98,6 +112,9 @@ class FileReader:
             if self._files and not query.follow:
                 newest = self._files[-1]
                 newest.end = os.fstat(newest.fd).st_size
+            if query.follow and rotates:
+                self._rotated = inotify.watch(path.parent, inotify.NAMES)
+                HOLDER.watch(self._rotated, self._hold)
         except BaseException:
             self.close()
             raise
@@ -115,6 +132,21 @@ class FileReader:
         return [self._entries.popleft() for _ in range(min(limit, len(self._entries)))]
 
     def read_runs(self) -> Sequence[LogRun]:
+        with self._turn:
+            return self._read_runs()
+
+    def close(self) -> None:
+        if self._rotated >= 0:
+            HOLDER.forget(self._rotated)
+            os.close(self._rotated)
+            self._rotated = -1
+        while self._files:
+            self._files.pop().close()
+        if self._wake >= 0:
+            os.close(self._wake)
+            self._wake = -1
+
+    def _read_runs(self) -> Sequence[LogRun]:
         if self._query.follow and not self._ended:
             inotify.drain(self._wake)
         found: list[LogRun] = []
@@ -128,12 +160,21 @@ class FileReader:
                 found.append(run)
         return found
 
-    def close(self) -> None:
-        while self._files:
-            self._files.pop().close()
-        if self._wake >= 0:
-            os.close(self._wake)
-            self._wake = -1
+    def _hold(self) -> None:
+        """In the holder's thread: a file has appeared. Open it before it can be rotated away."""
+        inotify.drain(self._rotated)
+        try:
+            with self._turn:
+                removed = [facts for file in self._files if not (facts := os.fstat(file.fd)).st_nlink]
+                if len(self._files) < HELD_FILES and sum(facts.st_size for facts in removed) < HELD_BYTES:
+                    self._successors()
+                    return
+            cause = f"it is {len(removed)} removed files behind"
+        except OSError as error:
+            cause = str(error)
+        if not self._complained:
+            self._complained = True
+            log.warning("a client that follows %s is too slow and may lose lines: %s", self._path, cause)
 
     def _block(self) -> bytes:
         """The next entries, all of them whole; empty when there is nothing now."""
@@ -173,41 +214,60 @@ class FileReader:
         return bool(found)
 
     def _open_all(self, until: _File | None = None) -> list[_File]:
-        """All files, or those newer than `until`, oldest first. From the newest on, so that a rotation meanwhile shows a
-        file twice rather than never."""
-        found: list[_File] = []
-        for path in self._names():
+        """All files, or those newer than `until`, oldest first."""
+        for _ in range(_LOOKS):
             try:
-                file = _File.open(path)
+                return self._look(until, strict=True)
             except FileNotFoundError:
-                continue
-            if until is not None and file.is_same(until):
+                continue  # a rotation renamed it, or its compression ended, between the look and the opening
+        return self._look(until, strict=False)
+
+    def _look(self, until: _File | None, *, strict: bool) -> list[_File]:
+        """From the newest on, so that a rotation meanwhile shows a file twice rather than never.
+
+        Errors: with `strict` FileNotFoundError, which `until` may have been.
+        """
+        found: list[_File] = []
+        try:
+            for path in self._names():
+                try:
+                    file = _File.open(path)
+                except FileNotFoundError:
+                    if strict and path != self._path:
+                        raise
+                    continue
+                if until is not None and file.is_same(until):
+                    file.close()
+                    break
+                if any(file.is_same(other) for other in found):
+                    file.close()
+                elif file.mtime_ns < self._query.since_ns:
+                    file.close()  # everything in it and in the older ones is older
+                    break
+                else:
+                    found.append(file)
+        except BaseException:
+            for file in found:
                 file.close()
-                break
-            if any(file.is_same(other) for other in found):
-                file.close()
-            elif file.mtime_ns < self._query.since_ns:
-                file.close()  # everything in it and in the older ones is older
-                break
-            else:
-                found.append(file)
+            raise
         found.reverse()
         return found
 
     def _names(self) -> Iterator[Path]:
         """The names of the log's files, newest first."""
         yield self._path
-        rank = 1
-        while True:
+        rank, missing = 1, 0
+        while missing < 2:  # one is missing while a rotation moves the files up
             # Both are there when the writer was killed at the end of a compression; the uncompressed one is whole.
             name = beside(self._path, f".{rank}")
             packed = beside(self._path, f".{rank}.gz")
+            missing += 1
             if name.exists():
+                missing = 0
                 yield name
             elif packed.exists():
+                missing = 0
                 yield packed
-            else:
-                return
             rank += 1
 
     def _seek(self) -> None:
