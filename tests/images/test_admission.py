@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import threading
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ ec = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ec")
 from cryptography.hazmat.primitives.hashes import SHA256  # noqa: E402
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: E402
 
+from wharfie.engine.images.artifacts import ArtifactRequest  # noqa: E402
 from wharfie.spi.errors import Forbidden, WharfieError  # noqa: E402
 
 OCI = "application/vnd.oci.image"
@@ -155,3 +157,67 @@ def test_settings_change_while_the_engine_runs(with_house, registry, make, rules
 
 async def tar(make):
     yield make.tar_of({"a": b"1"})
+
+
+def openssl(*words: object) -> bytes:
+    return subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True).stdout
+
+
+@pytest.mark.parametrize("form", ["tag", "bundle"])
+def test_what_openssl_signed(with_house, registry, make, tmp_path, form) -> None:
+    """Keys and signatures by another program than what verifies; tampered with, or by another key, they are refused."""
+    for name in ("team", "stranger"):
+        openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", tmp_path / f"{name}.key")
+        openssl("ec", "-in", tmp_path / f"{name}.key", "-pubout", "-out", tmp_path / f"{name}.pub")
+
+    def signed(data: bytes, key: str) -> str:
+        (tmp_path / "signed").write_bytes(data)
+        return base64.b64encode(openssl("dgst", "-sha256", "-sign", tmp_path / f"{key}.key", tmp_path / "signed")).decode()
+
+    layout = make.Layout()
+
+    async def attach(house, name: str, image: str, key: str, *, tamper: bool = False) -> None:
+        hexdigest = image.removeprefix("sha256:")
+        if form == "bundle":
+            kind = "application/vnd.in-toto+json"
+            said = {"predicateType": "https://sigstore.dev/cosign/sign/v1", "subject": [{"digest": {"sha256": hexdigest}}]}
+            payload = json.dumps(said)
+            signature = signed(f"DSSEv1 {len(kind)} {kind} {len(payload)} {payload}".encode(), key)
+            payload = payload.replace("}", " }") if tamper else payload
+            sent = {"payloadType": kind, "payload": base64.b64encode(payload.encode()).decode()}
+            bundle = json.dumps({"dsseEnvelope": {**sent, "signatures": [{"sig": signature}]}}).encode()
+            request = ArtifactRequest(artifact_type="application/vnd.dev.sigstore.bundle.v0.3+json", attach=True)
+            await house.images.artifacts.push(f"{name}@{image}", tar_with(bundle), request, None, lambda line: None)
+            return
+        critical = {"identity": {"docker-reference": name}, "image": {"docker-manifest-digest": image}}
+        statement = json.dumps({"critical": critical | {"type": "cosign container image signature"}}).encode()
+        signature = signed(statement, key)
+        layer = layout.blob(statement + b" " * tamper, "application/vnd.dev.cosign.simplesigning.v1+json")
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": f"{OCI}.manifest.v1+json",
+            "config": layout.blob(b"{}", f"{OCI}.config.v1+json"),
+            "layers": [{**layer, "annotations": {"dev.cosignproject.cosign/signature": signature}}],
+        }
+        found = layout.blob(json.dumps(manifest).encode(), manifest["mediaType"])
+        registry.put(layout.blobs, found, name.partition("/")[2], f"sha256-{hexdigest}.sig")
+
+    async def tar_with(data: bytes):
+        yield make.tar_of({"bundle.json": data})
+
+    async def work(house) -> None:
+        for case, key, tamper in (("good", "team", False), ("wrong", "stranger", False), ("changed", "team", True)):
+            name = f"{registry.address}/openssl/{form}-{case}"
+            image = layout.image([make.tar_of({"a": case.encode()})])
+            registry.put(layout.blobs, image, name.partition("/")[2], "1")
+            with pytest.raises(Forbidden, match="has no signature"):
+                await house.pull(name, "1")
+            await attach(house, name, image["digest"], key, tamper=tamper)
+            if case == "good":
+                await house.pull(name, "1")
+                continue
+            with pytest.raises(Forbidden, match="by none of the keys"):
+                await house.pull(name, "1")
+
+    rule = {"images": [f"{registry.address}/openssl/*"], "keys": [str(tmp_path / "team.pub")], "signed-for": ["**"]}
+    with_house(work, plugins={"admission-policy": {"rules": [rule]}})

@@ -68,6 +68,11 @@ class Repository(ABC):
     def blob(self, blob: Descriptor) -> bytes:
         """A blob of at most MANIFEST_LIMIT bytes."""
 
+    def referrers(self, digest: str) -> Sequence[Descriptor]:
+        """Manifests that refer to the one with this digest, with their `artifact_type`; where the registry has no such API,
+        those that the tag in its place lists. What they say of themselves is not verified."""
+        return ()
+
 
 class HookSpecs:
     """All hooks. One sentence each."""

@@ -18,6 +18,8 @@ from wharfie.spi.errors import InvalidArgument, NotFound
 from wharfie.spi.hooks import Repository
 from wharfie.spi.registry import Descriptor, Manifest
 
+OCI = "application/vnd.oci.image.manifest.v1+json"
+
 
 def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
@@ -41,6 +43,7 @@ class Memory(Repository):
     def __init__(self) -> None:
         self.manifests: dict[str, bytes] = {}
         self.blobs: dict[str, bytes] = {}
+        self.referring: dict[str, list[Descriptor]] = {}
 
     def manifest(self, tag_or_digest: str) -> Manifest:
         data = self.manifests.get(tag_or_digest)
@@ -54,6 +57,18 @@ class Memory(Repository):
         if len(self.blobs[blob.digest]) != blob.size:
             raise InvalidArgument("blob verification failed")
         return self.blobs[blob.digest]
+
+    def referrers(self, digest: str) -> list[Descriptor]:
+        return self.referring.get(digest, [])
+
+    def attach(self, about: str, artifact_type: str, blob: bytes, **layer: Any) -> None:
+        """An artifact with one blob that refers to `about`."""
+        self.blobs[digest_of(blob)] = blob
+        parts = {"mediaType": artifact_type, "digest": digest_of(blob), "size": len(blob), **layer}
+        data = json.dumps({"layers": [parts]}).encode()
+        self.manifests[digest_of(data)] = data
+        found = Descriptor(media_type=OCI, digest=digest_of(data), size=len(data), artifact_type=artifact_type)
+        self.referring.setdefault(about, []).append(found)
 
     def add(self, about: str, statement: bytes, signature: str, **layer: Any) -> None:
         """One more layer of the signatures of `about`."""
@@ -71,6 +86,32 @@ class Memory(Repository):
 def statement(about: str, name: str, kind: str = "cosign container image signature") -> bytes:
     critical = {"identity": {"docker-reference": name}, "image": {"docker-manifest-digest": about}, "type": kind}
     return json.dumps({"critical": critical, "optional": None}).encode()
+
+
+SIGN = "https://sigstore.dev/cosign/sign/v1"
+
+
+def envelope(signer: Signer, about: str, *, kind: str = "application/vnd.in-toto+json", predicate: str = SIGN) -> bytes:
+    """A bundle as `cosign sign --key` of version 3 makes it."""
+    said = {"subject": [{"digest": {"sha256": about.removeprefix("sha256:")}, "annotations": {}}]}
+    payload = json.dumps({"_type": "https://in-toto.io/Statement/v1", "predicateType": predicate, "predicate": {}, **said})
+    signed = f"DSSEv1 {len(kind)} {kind} {len(payload)} {payload}".encode()
+    return json.dumps(
+        {
+            "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+            "verificationMaterial": {"publicKey": {"hint": "x"}, "tlogEntries": []},
+            "dsseEnvelope": {
+                "payload": base64.b64encode(payload.encode()).decode(),
+                "payloadType": kind,
+                "signatures": [{"sig": signer.sign(signed), "keyid": ""}],
+            },
+        }
+    ).encode()
+
+
+@pytest.fixture
+def make_envelope() -> Any:
+    return envelope
 
 
 @pytest.fixture

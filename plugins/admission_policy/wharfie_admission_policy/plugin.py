@@ -70,12 +70,17 @@ def _unsigned(rule: Rule, name: str, digests: list[str], repository: Repository)
             for statement in signed_statements(repository, digest, keys):
                 if _is_for(statement, name, rule):
                     return ""
-                others.add(statement.name or "no repository")
+                others.add(statement.name)
             found = True
         except NotFound:
             continue
         except WharfieError as error:
             return f"its signature cannot be fetched: {error.message}"
+    if "" in others:
+        return (
+            "its signature is a bundle, which names no repository, so it may have been made for another one: "
+            f'set "signed-for": ["**"] of {_KEY} to accept it, or sign with `cosign sign --new-bundle-format=false`'
+        )
     if others:
         made_for = ", ".join(sorted(others))
         return f"its signature was made for {made_for}, not for {name}: sign it there, or name it in signed-for of {_KEY}"

@@ -1,9 +1,9 @@
-"""Signatures beside images: cosign's key-based format, "simple signing".
+"""Signatures beside images: cosign's key-based formats, "simple signing" and bundles (see `bundles`).
 
-The signature of a manifest with the digest sha256:HEX is an image of the same repository with the tag `sha256-HEX.sig`.
-Each of its layers is one signed statement, a JSON document that names the digest; an annotation of the layer has the
-signature over the layer's bytes: ECDSA on P-256 over their SHA-256, DER, in base64. (sigstore/cosign,
-specs/SIGNATURE_SPEC.md; containers/image, docs/containers-signature.5.md for the document.)
+The signature of a manifest with the digest sha256:HEX is an image of the same repository with the tag `sha256-HEX.sig`, or
+an artifact that refers to it. Each of its layers is one signed statement, a JSON document that names the digest; an
+annotation of the layer has the signature over the layer's bytes: ECDSA on P-256 over their SHA-256, DER, in base64.
+(sigstore/cosign, specs/SIGNATURE_SPEC.md; containers/image, docs/containers-signature.5.md for the document.)
 
 Whoever can write to the registry can put anything there, so nothing is believed before it is verified, and all is bounded.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,22 +27,25 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from wharfie.spi.errors import InvalidArgument, NotFound
 from wharfie.spi.hooks import Repository
 from wharfie.spi.registry import Descriptor
+from wharfie_admission_policy import bundles
 
 STATEMENT = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE = "dev.cosignproject.cosign/signature"
-_TYPE = "cosign container image signature"
+_TYPES = ("cosign container image signature", bundles.SIGN)
+_ARTIFACT = "application/vnd.dev.cosign.artifact.sig.v1+json"
+"""The artifact type of the same that refers to the image, as `cosign sign --registry-referrers-mode oci-1-1` makes it."""
 _STATEMENT_LIMIT = 64 * 1024
 _STATEMENTS = 64
-"""Statements that are looked at: who may push could add any number."""
+"""Statements, and artifacts, that are looked at: who may push could add any number."""
 _KEY_LIMIT = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What somebody signed: this digest, under this name. Only as good as its signature."""
+    """What somebody signed: this digest, under this name. Its signature is one by a key."""
 
     digest: str
-    name: str  # the repository as the signer called it; empty: none
+    name: str  # the repository as the signer called it; empty: none, as in a bundle
 
 
 def tag_of(digest: str) -> str:
@@ -76,8 +80,47 @@ def signed_statements(
 
     Errors: NotFound (the manifest has no signatures), InvalidArgument (what is there is no signature), the registry's.
     """
-    manifest = repository.manifest(tag_of(digest))
-    for layer in _layers(manifest.data):
+    found = False
+    with contextlib.suppress(NotFound):
+        manifest = repository.manifest(tag_of(digest))
+        found = True
+        yield from _simple(repository, manifest.data, digest, keys)
+    for referrer in _referrers(repository, digest):
+        found = True
+        try:
+            data = repository.manifest(referrer.digest).data
+            if referrer.artifact_type == _ARTIFACT:
+                yield from _simple(repository, data, digest, keys)
+            elif bundles.signs(repository.blob(_bundle(data)), digest, keys):
+                yield Statement(digest, "")
+        except (NotFound, InvalidArgument):
+            continue  # one that is not there, or is none, takes nothing from the others
+    if not found:
+        raise NotFound(f"there is no signature of {digest}")
+
+
+def _referrers(repository: Repository, digest: str) -> list[Descriptor]:
+    """Artifacts that say that they are signatures."""
+    found = repository.referrers(digest)
+    return [each for each in found if each.artifact_type == _ARTIFACT or each.artifact_type.startswith(bundles.TYPE)][
+        :_STATEMENTS
+    ]
+
+
+def _bundle(data: bytes) -> Descriptor:
+    """The blob with the bundle. Errors: InvalidArgument."""
+    layers = _layers(data)
+    layer = layers[0] if layers and isinstance(layers[0], dict) else {}
+    digest, size = layer.get("digest"), layer.get("size")
+    if not isinstance(digest, str) or not isinstance(size, int) or not 0 < size <= bundles.LIMIT:
+        raise InvalidArgument("the artifact has no bundle")
+    return Descriptor(media_type=bundles.TYPE, digest=digest, size=size)
+
+
+def _simple(
+    repository: Repository, manifest: bytes, digest: str, keys: Sequence[ec.EllipticCurvePublicKey]
+) -> Iterator[Statement]:
+    for layer in _layers(manifest):
         signature = _signature(layer)
         descriptor = _statement(layer)
         if signature is None or descriptor is None:
@@ -133,7 +176,7 @@ def _read_statement(data: bytes) -> Statement | None:
     """None: the key signed something else than an image."""
     try:
         critical = json.loads(data)["critical"]
-        if critical["type"] != _TYPE:
+        if critical["type"] not in _TYPES:
             return None
         digest, name = critical["image"]["docker-manifest-digest"], critical["identity"]["docker-reference"]
     except (ValueError, RecursionError, KeyError, TypeError):

@@ -16,17 +16,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wharfie.engine.identity import rfc3339
-from wharfie.engine.images import documents, folders, reference
+from wharfie.engine.images import documents, folders, reference, remote
 from wharfie.engine.images.archive import Archive, take_apart
 from wharfie.engine.images.assemble import Assembler
 from wharfie.engine.images.download import Downloader, Source
 from wharfie.engine.images.progress import LayerLine, Progress
 from wharfie.engine.images.push import Pusher
 from wharfie.engine.images.reference import Name, short
-from wharfie.engine.images.remote import dockers_words, manifest_of
 from wharfie.engine.images.save import Saver
 from wharfie.engine.images.upkeep import FindSource
-from wharfie.spi.errors import InvalidArgument, NotFound, Unsupported
+from wharfie.spi.errors import InvalidArgument, Unsupported
 from wharfie.spi.registry import Credentials, Descriptor, Manifest, RegistryDriver
 from wharfie.spi.tarformat import trailer
 
@@ -86,7 +85,7 @@ class Artifacts:
         _check(request)
         if name.digest and not request.attach:
             raise InvalidArgument(f"{text}: an artifact is pushed under a tag; to refer to that digest, attach it")
-        with dockers_words():
+        with remote.dockers_words():
             return await self._push(await self._source_of(name, auth), name, body, request, progress)
 
     async def _push(
@@ -122,24 +121,20 @@ class Artifacts:
         """
         name = reference.parse(text).with_default_tag()
         source = await self._source_of(name, auth)
-        with dockers_words():
-            manifest = await manifest_of(source, source.reference)
+        with remote.dockers_words():
+            manifest = await remote.manifest_of(source, source.reference)
         files = _files_of(documents.read_object(manifest.data, "the manifest"), text)
         return manifest.digest, self._stream(source, files)
 
     async def referrers(self, text: str, artifact_type: str, auth: Credentials | None) -> Sequence[Descriptor]:
         """What refers to the manifest that a name means, of one type or of all. Errors: NotFound, the registry's."""
         source = await self._source_of(reference.parse(text).with_default_tag(), auth)
-        with dockers_words():
-            subject = await self._subject(source)
-            try:
-                found = await source.driver.call(RegistryDriver.referrers, source.reference, subject, source.credentials)
-            except Unsupported:
-                found = await self._listed(source, subject)
+        with remote.dockers_words():
+            found = await remote.referrers(source, await self._subject(source))
         return [each for each in found if artifact_type in ("", each.artifact_type)]
 
     async def _subject(self, source: Source) -> Descriptor:
-        manifest = await manifest_of(source, source.reference)
+        manifest = await remote.manifest_of(source, source.reference)
         return Descriptor(media_type=manifest.media_type, digest=manifest.digest, size=len(manifest.data))
 
     # Pushing
@@ -184,7 +179,8 @@ class Artifacts:
             await target.driver.call(RegistryDriver.referrers, target.reference, subject, target.credentials)
         except Unsupported:
             async with self._turns[f"{target.reference.server}/{target.reference.repository}"]:
-                rows = [each for each in await self._listed(target, subject) if each.digest != pushed.digest]
+                listed = await remote.listed_referrers(target, subject)
+                rows = [each for each in listed if each.digest != pushed.digest]
                 data = documents.dump(
                     {
                         "schemaVersion": 2,
@@ -193,19 +189,8 @@ class Artifacts:
                     }
                 )
                 index = Manifest(media_type=documents.OCI_INDEX, digest=documents.digest_of(data), data=data)
-                place = replace(target.reference, tag=_tag_of(subject), digest="")
+                place = replace(target.reference, tag=remote.referrers_tag(subject), digest="")
                 await target.driver.call(RegistryDriver.push_manifest, place, index, target.credentials)
-
-    async def _listed(self, source: Source, subject: Descriptor) -> list[Descriptor]:
-        """What the tag lists."""
-        try:
-            manifest = await manifest_of(source, replace(source.reference, tag=_tag_of(subject), digest=""))
-        except NotFound:
-            return []
-        document = documents.read_object(manifest.data, "the list of referrers")
-        if not documents.is_index(document, manifest.media_type):
-            raise InvalidArgument(f"the tag {_tag_of(subject)}, where referrers are listed, is no index")
-        return [entry.descriptor for entry in documents.read_index(document)]
 
     # Pulling
 
@@ -281,7 +266,3 @@ def _files_of(document: Mapping[str, Any], text: str) -> dict[str, Descriptor]:
     if not files:
         raise InvalidArgument(f"{text} has no files: no layer of its manifest has the annotation {TITLE}")
     return files
-
-
-def _tag_of(subject: Descriptor) -> str:
-    return subject.digest.replace(":", "-")

@@ -16,7 +16,7 @@ from wharfie.engine.images import documents, pipes
 from wharfie.engine.images.download import Source
 from wharfie.engine.images.platforms import Platform
 from wharfie.plugins.supervisor import Supervised
-from wharfie.spi.errors import InvalidArgument, Unavailable, WharfieError
+from wharfie.spi.errors import InvalidArgument, NotFound, Unavailable, Unsupported, WharfieError
 from wharfie.spi.hooks import Repository
 from wharfie.spi.registry import (
     MANIFEST_LIMIT,
@@ -97,6 +97,31 @@ async def small_blob(source: Source, blob: Descriptor) -> bytes:
     return data
 
 
+async def referrers(source: Source, subject: Descriptor) -> Sequence[Descriptor]:
+    """What refers to a manifest: by the registry's API, or by the tag that takes its place. Errors: the driver's."""
+    try:
+        return await source.driver.call(RegistryDriver.referrers, source.reference, subject, source.credentials)
+    except Unsupported:
+        return await listed_referrers(source, subject)
+
+
+async def listed_referrers(source: Source, subject: Descriptor) -> list[Descriptor]:
+    """What the tag lists (OCI distribution-spec, "Referrers Tag Schema"). Errors: InvalidArgument (it is no index)."""
+    tag = referrers_tag(subject)
+    try:
+        manifest = await manifest_of(source, replace(source.reference, tag=tag, digest=""))
+    except NotFound:
+        return []
+    document = documents.read_object(manifest.data, "the list of referrers")
+    if not documents.is_index(document, manifest.media_type):
+        raise InvalidArgument(f"the tag {tag}, where referrers are listed, is no index")
+    return [entry.descriptor for entry in documents.read_index(document)]
+
+
+def referrers_tag(subject: Descriptor) -> str:
+    return subject.digest.replace(":", "-")
+
+
 class SourceRepository(Repository):
     """What hook plugins may see of a source. Made in the event loop's thread, used in theirs."""
 
@@ -112,6 +137,9 @@ class SourceRepository(Repository):
 
     def blob(self, blob: Descriptor) -> bytes:
         return self._wait(small_blob(self._source, blob))
+
+    def referrers(self, digest: str) -> Sequence[Descriptor]:
+        return self._wait(referrers(self._source, Descriptor(media_type=documents.OCI_MANIFEST, digest=digest, size=0)))
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         asked = asyncio.run_coroutine_threadsafe(work, self._loop)
