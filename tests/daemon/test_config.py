@@ -72,6 +72,10 @@ def test_a_key_both_ways_is_a_conflict():
         ({"labels": ["a"]}, "KEY=VALUE"),
         ({"storage-opts": ["size=1"]}, "DRIVER.OPTION=VALUE"),
         ({"iptables": False, "icc": False}, "icc"),
+        ({"default-gateway": "10.1.2.3"}, "default-gateway needs the subnet"),
+        ({"default-gateway": "10.1.2.3", "bip": "10.1.3.1/24"}, "10.1.2.3 is not in the subnet"),
+        ({"default-gateway-v6": "10.1.2.3", "fixed-cidr-v6": "fd00::/64"}, "10.1.2.3 is not in the subnet"),
+        ({"default-gateway": "router"}, "default-gateway: "),
         ({"tlsverify": True, "tls": False}, "tlsverify"),
         ({"default-address-pools": [{"base": "10.0.0.0/16", "size": 8}]}, "size 8"),
         ({"selinux-enabled": True}, "selinux-enabled is not supported"),
@@ -111,6 +115,8 @@ def test_dockers_keys_become_drivers_settings():
             {
                 "storage-opts": ["overlay2.sync=false", "acme.pool=x=y"],
                 "ip-forward": False,
+                "allow-direct-routing": True,
+                "bridge-accept-fwmark": "1",
                 "default-address-pools": [{"base": "10.0.0.0/8", "size": 24}],
                 "insecure-registries": ["r:5000"],
                 "runtimes": {"crun": {"path": "/opt/crun"}, "mine": {"path": "runc", "runtimeArgs": ["--debug"]}},
@@ -121,7 +127,7 @@ def test_dockers_keys_become_drivers_settings():
     assert sections == {
         "storage.acme": {"server": "s", "pool": "x=y"},
         "storage.overlay2": {"sync": "false"},
-        "network.bridge": {"ip-forward": False},
+        "network.bridge": {"ip-forward": False, "allow-direct-routing": True, "bridge-accept-fwmark": "1"},
         "ipam.default": {"default-address-pools": [{"base": "10.0.0.0/8", "size": 24}]},
         "registry.oci": {"insecure-registries": ["r:5000"]},
         "runtime.crun": {"path": "/opt/crun"},

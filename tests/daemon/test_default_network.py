@@ -6,6 +6,10 @@ import json
 import os
 import time
 
+from tests.harness import import_busybox
+
+_SLEEP = ("busybox", "sleep", "600")
+
 
 def test_both_families_and_their_ranges(make_daemon):
     net = 240 + os.getpid() % 10
@@ -37,6 +41,34 @@ def test_both_families_and_their_ranges(make_daemon):
     daemon.docker("stop", "deaf")
     assert time.monotonic() - began < 8
     assert daemon.inspect("deaf")["State"]["ExitCode"] == 137
+
+
+def test_another_router_and_other_settings(make_daemon):
+    daemon = make_daemon(start=False)
+    router = daemon.gateway.removesuffix(".1") + ".9"
+    daemon.config |= {
+        "default-gateway": router,
+        "icc": False,
+        "ip-masq": False,
+        "mtu": 1400,
+        "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1300"}},
+    }
+    daemon.start()
+    import_busybox(daemon)
+    shown = _bridge(daemon)
+    assert shown["IPAM"]["Config"][0]["AuxiliaryAddresses"] == {"DefaultGatewayIPv4": router}
+    option = "com.docker.network.bridge.enable_"
+    assert (shown["Options"][option + "icc"], shown["Options"][option + "ip_masquerade"]) == ("false", "false")
+    daemon.docker("network", "create", "other")
+    daemon.docker("run", "-d", "--name", "one", *_SLEEP)
+    daemon.docker("network", "connect", "other", "one")
+    said = daemon.docker("exec", "one", "ip", "addr")
+    assert "mtu 1400" in said.partition("eth0")[2].splitlines()[0]
+    assert "mtu 1300" in said.partition("eth1")[2].splitlines()[0]
+    assert daemon.docker("exec", "one", "ip", "route").startswith(f"default via {router} dev eth0")
+    daemon.docker("run", "-d", "--name", "two", *_SLEEP)
+    address = daemon.docker("inspect", "-f", "{{.NetworkSettings.Networks.bridge.IPAddress}}", "two")
+    assert "0 packets received" in daemon.run_docker("exec", "one", "ping", "-c1", "-W1", address).stdout.decode()
 
 
 def _bridge(daemon):

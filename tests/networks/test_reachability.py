@@ -25,6 +25,11 @@ NETWORKS = {
     "open": f"--subnet 10.213.106.0/24 {MODE}4=nat-unprotected",
     "sealed": f"--internal --subnet 10.213.107.0/24 {MODE}4=isolated",
     "six": "--ipv4=false --ipv6 --subnet fd12:213:108::/64",
+    "mixed": f"--ipv6 --subnet 10.213.109.0/24 --subnet fd12:213:109::/64 {MODE}6=routed",
+    "open6": f"--ipv4=false --ipv6 --subnet fd12:213:110::/64 {MODE}6=nat-unprotected",
+    "sealed6": f"--ipv4=false --ipv6 --internal --subnet fd12:213:111::/64 {MODE}6=isolated",
+    "trusting": "--subnet 10.213.112.0/24 -o com.docker.network.bridge.trusted_host_interfaces=out1"
+    f" -o com.docker.network.host_ipv4={SPARE}",
     "local": "--subnet 10.213.105.0/24 -o com.docker.network.bridge.host_binding_ipv4=127.0.0.1",
     "lan": "-d macvlan -o parent=lan0 --ipv6 --subnet 10.213.9.0/24 --subnet fd12:213:9::/64",
 }
@@ -42,6 +47,11 @@ CONTAINERS = {
     "monk": "--network sealed --ip 10.213.107.2",
     "nun": "--network sealed --ip 10.213.107.3",
     "new": "--network six --ip6 fd12:213:108::2 -p 8150:80",
+    "hybrid": "--network mixed --ip 10.213.109.2 --ip6 fd12:213:109::2 -p 8170:80",
+    "bare6": "--network open6 --ip6 fd12:213:110::2",
+    "monk6": "--network sealed6 --ip6 fd12:213:111::2",
+    "nun6": "--network sealed6 --ip6 fd12:213:111::3",
+    "believer": "--network trusting --ip 10.213.112.2 -p 8180:80",
     "shy": "--network local --ip 10.213.105.2 -p 8130:80",
     "guest": "--network lan --ip 10.213.9.10 --ip6 fd12:213:9::10",
     "peer": "--network lan --ip 10.213.9.11 --ip6 fd12:213:9::11",
@@ -147,6 +157,27 @@ TABLE = (
     Row("nun", "10.213.107.2", 80, "monk 10.213.107.3"),
     Row("host", "10.213.107.2", 80),
     Row("outside", "10.213.107.2", 80),
+    Row("nun6", "fd12:213:111::2", 80, "monk6 fd12:213:111::3"),
+    Row("host", "fd12:213:111::2", 80),
+    Row("outside", "fd12:213:111::2", 80),
+    # IPv4 translated and IPv6 routed.
+    Row("outside", "10.213.1.1", 8170, "hybrid 10.213.1.2"),
+    Row("outside", "10.213.109.2", 80),
+    Row("outside", "fd12:213:109::2", 80, "hybrid fd12:213:1::2"),
+    Row("outside", "fd12:213:109::2", 81),
+    Row("outside", "fd12:213:1::1", 8170),
+    Row("host", "127.0.0.1", 8170, "hybrid 10.213.109.1"),
+    Row("host", "::1", 8170),
+    Row("hybrid", "10.213.1.2", 80, "outside 10.213.1.1"),
+    Row("hybrid", "fd12:213:1::2", 80, "outside fd12:213:109::2"),
+    # IPv6 without protection.
+    Row("outside", "fd12:213:110::2", 81, "bare6 fd12:213:1::2"),
+    Row("bare6", "fd12:213:1::2", 80, "outside fd12:213:1::1"),
+    # Published ports directly from an interface that is trusted, and out by a chosen address of the host.
+    Row("outside", "10.213.112.2", 80, "believer 10.213.1.2"),
+    Row("outside", "10.213.112.2", 81),
+    Row("old", "10.213.112.2", 80),
+    Row("believer", "10.213.1.2", 80, f"outside {SPARE}"),
     # IPv6 alone: no port at the host's IPv4 addresses.
     Row("outside", "fd12:213:1::1", 8150, "new fd12:213:1::2"),
     Row("host", "::1", 8150, "new fd12:213:108::1", ""),
@@ -225,6 +256,47 @@ def test_after_the_hosts_firewall_was_flushed(lab):
     rows = [(row, row.answer if row.without_proxy is None else row.without_proxy) for row in TABLE]
     assert differences(lab, rows) == []
     assert "theirs" in lab.places["host"].sh("nft list tables")
+
+
+def test_subnets_of_the_host_are_not_chosen(lab):
+    """Where the host's routes lead, a network would hide what is there."""
+    base = lab.daemon.config["default-address-pools"][0]["base"].removesuffix("0/24")
+    host = lab.places["host"]
+    host.sh(f"ip route add {base}0/28 via 10.213.1.2; ip route add {base}40/32 dev out1")
+    lab.daemon.docker("network", "create", "chosen")
+    shown = lab.daemon.docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "chosen")
+    assert shown == f"{base}16/28"
+    lab.daemon.docker("network", "create", "next")
+    shown = lab.daemon.docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "next")
+    assert shown == f"{base}48/28"
+    said = lab.daemon.docker("network", "create", "--subnet", "10.213.1.0/24", "taken", status=1, both=True)
+    assert "in use on this host: interface out1" in said
+    assert "taken" not in lab.daemon.docker("network", "ls", "--format", "{{.Name}}").split()
+
+
+def test_direct_routing_and_a_mark_open_what_they_say(lab):
+    marks = {"allow-direct-routing": True, "bridge-accept-fwmark": "0x20/0xf0"}
+    with lab.another(marks) as daemon:
+        daemon.docker("network", "create", "--subnet", "10.213.113.0/24", "direct")
+        daemon.docker("network", "create", "--subnet", "10.213.114.0/24", "--internal", "closed")
+        words = ("--network", "direct", "--ip", "10.213.113.2")
+        lab.container(daemon, "frank", *words, "-p", "8190:80", "-p", "127.0.0.1:8191:81")
+        lab.container(daemon, "cell", "--network", "closed", "--ip", "10.213.114.2")
+        rows = [
+            Row("outside", "10.213.113.2", 80, "frank 10.213.1.2"),
+            Row("outside", "10.213.113.2", 81),
+            Row("outside", "10.213.1.1", 8190, "frank 10.213.1.2"),
+            Row("outside", "10.213.114.2", 80),
+        ]
+        assert differences(lab, [(row, row.answer) for row in rows]) == []
+        host = lab.places["host"]
+        host.sh("nft add table ip marks; nft 'add chain ip marks c { type filter hook prerouting priority -150; }'")
+        host.sh("nft add rule ip marks c ip saddr 10.213.1.2 meta mark set 0x1020")
+        marked = [Row("outside", "10.213.113.2", 81, "frank 10.213.1.2"), rows[-1]]
+        assert differences(lab, [(row, row.answer) for row in marked]) == []
+        host.sh("nft add rule ip marks c meta mark set 0x1030")
+        assert differences(lab, [(rows[1], "")]) == []
+        host.sh("nft delete table ip marks")
 
 
 def test_without_iptables_the_proxy_serves_alone(lab):

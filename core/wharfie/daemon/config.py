@@ -167,6 +167,8 @@ class DaemonConfig(BaseModel):
     bip6: str = ""
     fixed_cidr: str = ""
     fixed_cidr_v6: str = ""
+    default_gateway: str = ""
+    default_gateway_v6: str = ""
     ipv6: bool = False
     icc: bool = True
     ip_masq: bool = True
@@ -184,6 +186,8 @@ class DaemonConfig(BaseModel):
     ip6tables: bool = True
     ip_forward: bool = True
     ip_forward_no_drop: bool = False
+    allow_direct_routing: bool = False
+    bridge_accept_fwmark: str = ""
 
     cdi_spec_dirs: list[str] = ["/etc/cdi", "/var/run/cdi"]
     cgroup_parent: Text = "/wharfie"
@@ -205,7 +209,7 @@ class DaemonConfig(BaseModel):
     mirror: Mirror | None = None
     metrics_addr: str = ""
 
-    @field_validator("ip", "host_gateway_ip")
+    @field_validator("ip", "host_gateway_ip", "default_gateway", "default_gateway_v6")
     @classmethod
     def _one_address(cls, value: str) -> str:
         return _address(value)
@@ -250,6 +254,14 @@ class DaemonConfig(BaseModel):
     def _together(self) -> DaemonConfig:
         if not self.iptables and not self.icc:
             raise ValueError("icc cannot be false while iptables is false, for keeping containers apart is a firewall rule")
+        for key, gateway, own, part in (
+            ("default-gateway", self.default_gateway, self.bip, self.fixed_cidr),
+            ("default-gateway-v6", self.default_gateway_v6, self.bip6, self.fixed_cidr_v6),
+        ):
+            if gateway and not (own or part):
+                raise ValueError(f"{key} needs the subnet of the default bridge: set bip or fixed-cidr of its version too")
+            if gateway and ip_address(gateway) not in ip_network(own or part, strict=False):
+                raise ValueError(f"{key} {gateway} is not in the subnet of the default bridge")
         if self.tlsverify and "tls" in self.model_fields_set and not self.tls:
             raise ValueError("tlsverify is true while tls is false")
         return self

@@ -108,6 +108,8 @@ KEYS: tuple[Key, ...] = (
     Key("bip6", Kind.TEXT, "IPv6 address and prefix of the default bridge"),
     Key("fixed-cidr", Kind.TEXT, "Range of addresses in the default bridge's subnet; without bip the subnet itself"),
     Key("fixed-cidr-v6", Kind.TEXT, "The same for IPv6"),
+    Key("default-gateway", Kind.TEXT, "Router of the default bridge's containers, in its subnet; without it the bridge"),
+    Key("default-gateway-v6", Kind.TEXT, "The same for IPv6"),
     Key("ipv6", Kind.SWITCH, "IPv6 on the default bridge"),
     Key("icc", Kind.SWITCH, "Containers on the default bridge may talk to each other"),
     Key("ip-masq", Kind.SWITCH, "Masquerade what leaves the default bridge"),
@@ -124,6 +126,8 @@ KEYS: tuple[Key, ...] = (
     Key("iptables", Kind.SWITCH, "Make firewall rules"),
     Key("ip6tables", Kind.SWITCH, "Make firewall rules for IPv6"),
     Key("ip-forward", Kind.SWITCH, "Turn IP forwarding on"),
+    Key("allow-direct-routing", Kind.SWITCH, "Other hosts reach published ports by containers' own addresses too"),
+    Key("bridge-accept-fwmark", Kind.TEXT, "Packets with this mark, VALUE or VALUE/MASK, reach all ports of containers"),
     Key("ip-forward-no-drop", Kind.SWITCH, "Do not drop what is forwarded between foreign networks"),
     # Containers
     Key("cgroup-parent", Kind.TEXT, "Parent cgroup of all containers"),
@@ -164,13 +168,9 @@ KEYS: tuple[Key, ...] = (
     _accepted("swarm-default-advertise-addr", Kind.TEXT, _NO_SWARM),
     _accepted("userland-proxy-path", Kind.TEXT, "the proxy is a part of this engine"),
     # Promises that this daemon could not keep
-    _refused("allow-direct-routing", Kind.SWITCH, "containers' own addresses cannot be reached from other hosts here"),
     _refused("api-cors-header", Kind.TEXT, "web pages must not reach the API"),
-    _refused("bridge-accept-fwmark", Kind.TEXT, "the bridge driver knows no firewall marks"),
     _refused("cpu-rt-period", Kind.NUMBER, "real-time scheduling of cgroup v1 is not supported"),
     _refused("cpu-rt-runtime", Kind.NUMBER, "real-time scheduling of cgroup v1 is not supported"),
-    _refused("default-gateway", Kind.TEXT, "the gateway of containers is the bridge itself; bip sets its address"),
-    _refused("default-gateway-v6", Kind.TEXT, "the gateway of containers is the bridge itself; bip6 sets its address"),
     _refused("rootless", Kind.SWITCH, "this daemon runs as root only"),
     _refused("selinux-enabled", Kind.SWITCH, "SELinux labels are not supported"),
 )

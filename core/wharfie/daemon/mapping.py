@@ -34,6 +34,8 @@ def engine_settings(config: DaemonConfig, instance: str) -> EngineSettings:
         bip6=config.bip6,
         fixed_cidr=config.fixed_cidr,
         fixed_cidr_v6=config.fixed_cidr_v6,
+        default_gateway=config.default_gateway,
+        default_gateway_v6=config.default_gateway_v6,
         ipv6=config.ipv6,
         icc=config.icc,
         ip_masq=config.ip_masq and config.iptables,  # a firewall rule, too
@@ -108,7 +110,8 @@ def driver_sections(config: DaemonConfig) -> dict[str, dict[str, Any]]:
         section[option] = value
 
     given = config.model_fields_set
-    for key in ("iptables", "ip6tables", "ip-forward", "ip-forward-no-drop"):
+    of_the_bridge = ("iptables", "ip6tables", "ip-forward", "ip-forward-no-drop")
+    for key in (*of_the_bridge, "allow-direct-routing", "bridge-accept-fwmark"):
         if key.replace("-", "_") in given:
             put("network.bridge", key, getattr(config, key.replace("-", "_")), key)
     if config.default_address_pools:

@@ -61,6 +61,8 @@ class EngineSettings:
     bip6: str = ""
     fixed_cidr: str = ""
     fixed_cidr_v6: str = ""
+    default_gateway: str = ""  # of the default network's containers; empty: its bridge
+    default_gateway_v6: str = ""
     ipv6: bool = False
     icc: bool = True
     ip_masq: bool = True

@@ -127,6 +127,19 @@ def test_capabilities():
 
 
 def test_settings_that_cannot_be_right():
-    for bad in ({"mtu": 10}, {"ip-forward": "perhaps"}, {"iptable": True}):
+    marks = ("x", "1/2/3", "-1", "1/", "0x1ffffffff", "1_0", "²")
+    for bad in (
+        {"mtu": 10},
+        {"ip-forward": "perhaps"},
+        {"iptable": True},
+        *({"bridge-accept-fwmark": mark} for mark in marks),
+    ):
         with pytest.raises(ValidationError):
             make(**bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "mark"), [("", None), ("5", (5, 0xFFFFFFFF)), ("0x10/0xF0", (16, 240)), ("010/255", (10, 255))]
+)
+def test_marks(text, mark):
+    assert BridgeSettings.model_validate({"bridge-accept-fwmark": text}).mark == mark

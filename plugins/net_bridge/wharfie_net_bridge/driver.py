@@ -63,7 +63,8 @@ class BridgeDriver(NetworkDriver):
     def open(self) -> None:
         if self._settings.families:
             self._nft = nft.Nft()
-            self._firewall = Firewall(self._nft, self._instance, self._state, self._settings.families, self._log)
+            settings = self._settings
+            self._firewall = Firewall(self._nft, self._instance, self._state, settings.families, settings.mark, self._log)
             self._watch = RulesetWatch({self._firewall.table, TABLE}, self._heal)
 
     def close(self) -> None:
@@ -209,7 +210,8 @@ class BridgeDriver(NetworkDriver):
         return port_elements(self._segment(network), joined)
 
     def _segment(self, network: Network) -> Segment:
-        return Segment.of(network, self._options(network), self._settings.families)
+        settings = self._settings
+        return Segment.of(network, self._options(network), settings.families, direct=settings.allow_direct_routing)
 
     def _refuse_unserved(self, joined: Joined) -> None:
         """Without a firewall ports are the core's proxy's alone. Errors: Unavailable (it does not serve one of them)."""

@@ -45,8 +45,17 @@ class Firewall:
     that starts gets its memory from `reconcile`, through `replace`.
     """
 
-    def __init__(self, nft: Nft, instance: str, state: Path, families: frozenset[int], log: logging.Logger) -> None:
-        """`state`: a folder that lasts. `families`: the versions of IP that it has rules for."""
+    def __init__(
+        self,
+        nft: Nft,
+        instance: str,
+        state: Path,
+        families: frozenset[int],
+        mark: tuple[int, int] | None,
+        log: logging.Logger,
+    ) -> None:
+        """`state`: a folder that lasts. `families`: the versions of IP that it has rules for. `mark`: value and mask of
+        what comes in from outside; None: there is none."""
         self.table = table_name(instance)
         self.drop_strangers = False
         self.beside: frozenset[str] = frozenset()
@@ -54,6 +63,7 @@ class Firewall:
         self._mark = mark_of(instance)
         self._nft = nft
         self._families = families
+        self._accepted = mark
         self._operator = OperatorRules(nft, self.table, state / "operator.nft", log)
         self._log = log
         self._lock = threading.Lock()
@@ -165,7 +175,7 @@ class Firewall:
         return +found == +wanted
 
     def _chains(self) -> dict[str, list[str]]:
-        return chains(self._families, drop_strangers=self.drop_strangers)
+        return chains(self._families, drop_strangers=self.drop_strangers, mark=self._accepted)
 
     def _elements(self) -> list[Element]:
         return self._network_elements() + [element for element, _ in self._ports.values()]

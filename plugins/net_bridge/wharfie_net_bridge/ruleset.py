@@ -47,11 +47,12 @@ class Segment:
     internal: bool
     options: BridgeOptions
     families: frozenset[int]  # versions of IP that there are rules for
+    direct: bool  # published ports are reached by the containers' own addresses too
 
     @classmethod
-    def of(cls, network: Network, options: BridgeOptions, families: frozenset[int]) -> Segment:
+    def of(cls, network: Network, options: BridgeOptions, families: frozenset[int], *, direct: bool) -> Segment:
         subnets = tuple(pool.subnet for pool in network.pools if pool.subnet.version in families)
-        return cls(subnets=subnets, internal=network.internal, options=options, families=families)
+        return cls(subnets=subnets, internal=network.internal, options=options, families=families, direct=direct)
 
     def elements(self) -> Iterable[Element]:
         """What the network adds to the table's sets."""
@@ -93,6 +94,8 @@ def port_elements(segment: Segment, joined: Joined) -> list[Element]:
         if segment.options.gateway_mode(version) == "routed":
             elements.append(Element(f"routed{version}", inside))
             continue
+        if segment.direct and not port.host_address.is_loopback:
+            elements.append(Element(f"routed{version}", inside))
         translated = f"{target} . {port.container_port}"
         outside = f"{port.protocol} . {port.host_port}"
         if port.host_address.is_unspecified:
@@ -170,10 +173,13 @@ _CHAINS = {
 _STRANGERS_DROPPED = ['meta iifkind "bridge" return', 'meta oifkind "bridge" return', "drop"]
 
 
-def chains(families: frozenset[int], *, drop_strangers: bool) -> dict[str, list[str]]:
-    """All chains but the operator's, with their rules. What is of none of `families` passes."""
+def chains(families: frozenset[int], *, drop_strangers: bool, mark: tuple[int, int] | None) -> dict[str, list[str]]:
+    """All chains but the operator's, with their rules. What is of none of `families` passes, and what carries `mark`, a
+    value and a mask, comes in from outside."""
     passing = [f"meta nfproto ipv{version} accept" for version in sorted({4, 6} - families)]
     found = {name: (passing if name in ("guard", "forward") else []) + rules for name, rules in _CHAINS.items()}
+    if mark is not None:
+        found["incoming"] = [f"meta mark & {mark[1]:#x} == {mark[0]:#x} accept", *found["incoming"]]
     return {**found, "strangers": _STRANGERS_DROPPED if drop_strangers else []}
 
 

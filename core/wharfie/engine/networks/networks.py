@@ -332,9 +332,10 @@ class Networks:
             "com.docker.network.bridge.name": settings.bridge,
             "com.docker.network.driver.mtu": str(settings.mtu),
         }
-        pools = [_default_pool(settings.bip, settings.fixed_cidr)]
+        pools = [_default_pool(settings.bip, settings.fixed_cidr, {"DefaultGatewayIPv4": settings.default_gateway})]
         if settings.ipv6:
-            pools.append(_default_pool(settings.bip6, settings.fixed_cidr_v6))
+            gateway = {"DefaultGatewayIPv6": settings.default_gateway_v6}
+            pools.append(_default_pool(settings.bip6, settings.fixed_cidr_v6, gateway))
         request.ipam = IPAM(config=[pool for pool in pools if pool is not None])
         return request
 
@@ -425,16 +426,21 @@ def _differs(record: NetworkRecord, request: NetworkCreate) -> bool:
 def _pool_differs(has: PoolRecord | None, asked: IPAMPool | None) -> bool:
     if asked is None:
         return has is not None and has.user_gateway
-    return has is None or (has.subnet, has.gateway, has.ip_range) != (asked.subnet, asked.gateway, asked.ip_range)
+    if has is None or has.auxiliary != (asked.auxiliary_addresses or {}):
+        return True
+    return (has.subnet, has.gateway, has.ip_range) != (asked.subnet, asked.gateway, asked.ip_range)
 
 
-def _default_pool(address: str, part: str) -> IPAMPool | None:
+def _default_pool(address: str, part: str, router: Mapping[str, str]) -> IPAMPool | None:
     """From the bridge's address with its prefix, and the part of the subnet that is handed out; without an address the part
-    is the whole. None: neither is given."""
+    is the whole. `router`: the address of another gateway by its name, or an empty one. None: neither is given."""
     if address:
         interface = ip_interface(address)
-        return IPAMPool(subnet=str(interface.network), gateway=str(interface.ip), ip_range=part)
-    if part:
+        subnet, gateway = interface.network, interface.ip
+    elif part:
         subnet = ip_network(part)
-        return IPAMPool(subnet=part, gateway=str(subnet[1]))
-    return None
+        gateway, part = subnet[1], ""
+    else:
+        return None
+    others = {name: text for name, text in router.items() if text and ip_address(text) != gateway}
+    return IPAMPool(subnet=str(subnet), gateway=str(gateway), ip_range=part, auxiliary_addresses=others)
