@@ -134,7 +134,7 @@ class Checkpoints:
         return True
 
     def cancel(self) -> None:
-        """The container is to be deleted: stop what is under way, whose request is answered as a failure."""
+        """The container is to end: stop what is under way, whose request is answered as a failure. May be repeated."""
         if self._child:
             os.kill(self._child, signal.SIGKILL)
 

@@ -245,6 +245,8 @@ class Shim:
             engine.signal_all(message["signal"])
         else:
             engine.signal(self._pid, message["signal"])
+        if message["signal"] == signal.SIGKILL and not message["exec_id"]:
+            self._checkpoints.cancel()  # what stands still for it would not die
 
     def do_attach(self, request: Request) -> None:
         wanted = request.message["attach"]
