@@ -139,6 +139,38 @@ def test_what_a_container_has_is_the_same_afterwards(daemon, name, tmp_path):
 
 
 @for_real
+def test_streams_that_a_program_has_changed(daemon, name):
+    """Which are the container's is known by what they are, not by their numbers."""
+    program = "exec 3>&1 > /tmp/own 2> /dev/null; ( sleep 1; while :; do echo child; sleep 0.2; done ) | cat >&3 &"
+    program += " while :; do echo own; sleep 0.1; done"
+    daemon.docker("run", "-d", "--name", name, "busybox", "sh", "-c", program)
+    wait_for(daemon, name, 1)
+    daemon.docker("checkpoint", "create", name, "one")
+    before = lines(daemon, name)
+    daemon.docker("start", "--checkpoint", "one", name)
+    size = int(daemon.docker("exec", name, "stat", "-c", "%s", "/tmp/own"))
+    wait_for(daemon, name, len(before) + 3)
+    assert set(lines(daemon, name)) == {"child"}
+    until(lambda: int(daemon.docker("exec", name, "stat", "-c", "%s", "/tmp/own")) > size)
+    links = daemon.docker("exec", name, "sh", "-c", "readlink /proc/1/fd/1; readlink /proc/1/fd/2").split()
+    assert links == ["/tmp/own", "/dev/null"]
+
+
+@for_real
+def test_no_process_gets_back_what_it_gave_up(daemon, name):
+    """no_new_privs of a process's own: kept, or, where criu is too old for it, refused."""
+    daemon.docker("run", "-d", "--name", name, "busybox", "setpriv", "--nnp", "sleep", "600")
+    flag = ("exec", name, "grep", "NoNewPrivs", "/proc/1/status")
+    until(lambda: daemon.docker(*flag).endswith("1"))
+    made = daemon.run_docker("checkpoint", "create", name, "one")
+    if made.returncode:
+        assert b"has set no_new_privs for itself" in made.stderr
+        return
+    daemon.docker("start", "--checkpoint", "one", name)
+    assert daemon.docker(*flag).endswith("1")
+
+
+@for_real
 def test_leave_running_and_another_folder(daemon, name, tmp_path):
     count(daemon, name)
     pid = daemon.inspect(name)["State"]["Pid"]

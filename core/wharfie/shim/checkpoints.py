@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from wharfie.shim.control import Request
 from wharfie.shim.engine import Engine
@@ -37,8 +37,9 @@ class Checkpoints:
         if self._child:
             raise Conflict("a checkpoint of the container is being written or restored: wait until it is done")
 
-    def write(self, request: Request, *, frozen: bool, end: Callable[[], None]) -> None:
-        """Answers `request` later. `frozen`: the container stands still already, and does so afterwards. `end`: kills it.
+    def write(self, request: Request, pipes: Mapping[int, int], *, frozen: bool, end: Callable[[], None]) -> None:
+        """Answers `request` later. `pipes`: as `Engine.checkpoint` takes them. `frozen`: the container stands still
+        already, and does so afterwards. `end`: kills it.
 
         Errors: Conflict (the folder exists, one is under way), the engine's, OSError.
         """
@@ -53,7 +54,7 @@ class Checkpoints:
             engine.pause()
         try:
             os.mkdir(part, 0o700)  # noqa: PTH102  # here and below: a path object would cost each shim its memory
-            child = engine.checkpoint(part)
+            child = engine.checkpoint(part, pipes)
         except BaseException:
             self._drop(part, engine, frozen=frozen)
             raise

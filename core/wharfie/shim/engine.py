@@ -125,10 +125,13 @@ class Engine(ABC):
 
     # What an engine may offer beyond that: `RuntimeCapability.CHECKPOINT` of its driver
 
-    def checkpoint(self, folder: str) -> int:
+    def checkpoint(self, folder: str, pipes: Mapping[int, int]) -> int:
         """Begin to write the container, which is frozen (`pause`) and stays so, into the empty `folder`; the pid of the
-        shim's child that does it. `checkpointed` follows when that has ended. Errors: Unsupported, and what stands in the
-        way."""
+        shim's child that does it. `checkpointed` follows when that has ended. `pipes`: the shim's, inode numbers by the
+        number of the descriptor that the first process was given for each.
+
+        Errors: Unsupported, and what stands in the way.
+        """
         raise Unsupported(f"the runtime of container {self.id} cannot write checkpoints")
 
     def checkpointed(self, folder: str, code: int) -> None:

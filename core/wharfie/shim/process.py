@@ -195,7 +195,7 @@ class Shim:
                 f"container {self._request['id']} has {len(running)} processes of execs, which no checkpoint holds: end "
                 "them first"
             )
-        self._checkpoints.write(request, frozen=self._status == "paused", end=self._end_frozen)
+        self._checkpoints.write(request, self._session.pipes, frozen=self._status == "paused", end=self._end_frozen)
         return LATER
 
     def _end_frozen(self) -> None:

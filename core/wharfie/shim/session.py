@@ -131,6 +131,14 @@ class Session:
         """Nobody is attached any more."""
         return not self._clients
 
+    @property
+    def pipes(self) -> dict[int, int]:
+        """Inode numbers of those to the process, by the number of the descriptor that it was given for each."""
+        ends = {1 + _STREAMS.index(output.stream): output.fd for output in self._outputs}
+        if self._input >= 0:
+            ends[0] = self._input
+        return {number: os.fstat(fd).st_ino for number, fd in ends.items()}
+
     # Requests
 
     def attach(self, connection: socket.socket, request: Mapping[str, Any], initial: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from wharfie.spi.errors import DriverError
@@ -19,11 +19,11 @@ class Checkpointing(Container):
         """A folder for what is left of work in a child: a log, a pid, why it failed."""
         return Path(self.bundle)
 
-    def checkpoint(self, folder: str) -> int:
+    def checkpoint(self, folder: str, pipes: Mapping[int, int]) -> int:
         def write() -> None:
             from wharfie_runtime_native.checkpoints import dump
 
-            dump.write(self.spec, self._pid, self._cgroup.freezer(), Path(folder))
+            dump.write(self.spec, self._pid, self._cgroup, Path(folder), pipes)
 
         return self._fork_worker(write)
 

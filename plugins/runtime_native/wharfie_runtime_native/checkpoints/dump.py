@@ -9,28 +9,39 @@ from pathlib import Path
 from typing import Any, Final
 
 from wharfie.spi.errors import InvalidArgument, NotFound
+from wharfie_runtime_native.cgroups.base import Cgroup
 from wharfie_runtime_native.checkpoints import criu, traits
 
 RECORD: Final = "wharfie.json"
 """Beside criu's images: what is from outside, by the names that criu knows it by."""
 LOG: Final = "dump.log"
+ALL_OPTIONS: Final = ("--tcp-established",)
+"""Connections cannot be brought back to peers that have gone on; they are found closed after a restore."""
 _VERSION: Final = 1
 
 
-def write(spec: Mapping[str, Any], pid: int, freezer: str, folder: Path, more: Sequence[str] = ()) -> None:
-    """Into an empty folder; the processes are as before. `freezer`: the control group that holds them still. `more`:
-    options of criu's.
+def write(
+    spec: Mapping[str, Any],
+    pid: int,
+    cgroup: Cgroup,
+    folder: Path,
+    pipes: Mapping[int, int],
+    options: Sequence[str] = ALL_OPTIONS,
+) -> None:
+    """Into an empty folder; the processes are as before. `cgroup`: holds them still. `pipes`: as `Engine.checkpoint` has
+    them. `options`: of criu's.
 
     Errors: Unsupported (no criu, not on this host, not this container), DriverError (what criu says).
     """
     traits.check(spec)
     program = criu.find()
-    streams = [traits.stream(pid, fd) for fd in range(3)]
+    pids = cgroup.pids()
+    traits.check_privileges(spec, pids, program)
+    streams = traits.streams(pid, pids, pipes)
     mounts = traits.outer_mounts(pid)
     words = ["dump", "--tree", str(pid), "--images-dir", str(folder), "--work-dir", str(folder), "--log-file", LOG]
-    words += [*criu.COMMON, "--root", f"/proc/{pid}/root", "--freeze-cgroup", freezer, "--leave-running"]
-    # Connections cannot be brought back to peers that have gone on; they are found closed after a restore.
-    words += ["--tcp-established", "--network-lock", "nftables"]
+    words += [*criu.COMMON, "--root", f"/proc/{pid}/root", "--freeze-cgroup", cgroup.freezer(), "--leave-running"]
+    words += ["--network-lock", "nftables", *options]
     for key in streams:
         if key.startswith("file"):
             words += ["--external", key]
@@ -40,7 +51,7 @@ def write(spec: Mapping[str, Any], pid: int, freezer: str, folder: Path, more: S
     if network:
         inode = os.stat(f"/proc/{pid}/ns/net").st_ino
         words += ["--external", f"net[{inode}]:{traits.NETWORK}"]
-    criu.run(program, [*words, *more], folder / LOG)
+    criu.run(program, words, folder / LOG)
     record = {"version": _VERSION, "streams": streams, "mounts": mounts, "network": network}
     (folder / RECORD).write_text(json.dumps(record))
     _sync(folder)

@@ -20,9 +20,10 @@ from wharfie_runtime_native.constants import (
     MS_REC,
     OPEN_TREE_CLOEXEC,
     OPEN_TREE_CLONE,
+    PR_SET_NO_NEW_PRIVS,
 )
 from wharfie_runtime_native.errors import reason
-from wharfie_runtime_native.syscalls import mount, move_mount, open_tree, pidfd_getfd, setns, unshare
+from wharfie_runtime_native.syscalls import mount, move_mount, open_tree, pidfd_getfd, prctl, setns, unshare
 
 LOG: Final = "restore.log"
 PID: Final = "restore.pid"
@@ -44,10 +45,12 @@ def run(spec: Mapping[str, Any], waiting: int, folder: Path, work: Path, more: S
     words = ["restore", "--images-dir", str(folder), "--work-dir", str(work), "--log-file", LOG, *criu.COMMON]
     words += ["--pidfile", str(work / PID), "--restore-detached", "--restore-sibling", "--tcp-close", *more]
     pidfd = os.pidfd_open(waiting)
-    for fd, key in enumerate(record["streams"]):
-        words += _inherited(pidfd_getfd(pidfd, fd), key)
+    for key, number in record["streams"].items():
+        words += _inherited(pidfd_getfd(pidfd, number), key)
     if record["network"]:
         words += _inherited(os.open(f"/proc/{waiting}/ns/net", os.O_RDONLY), traits.NETWORK)
+    if (spec.get("process") or {}).get("noNewPrivileges"):
+        prctl(PR_SET_NO_NEW_PRIVS, 1)  # criu before 4 forgets it; what it forks has it from here
     if traits.has_own("cgroup", spec):
         unshare(CLONE_NEWCGROUP)  # its root is the group that this process is in
     for number, (point, path) in enumerate(_stage(waiting, ["/", *record["mounts"]], work / _STAGE).items()):
