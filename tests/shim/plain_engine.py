@@ -151,7 +151,8 @@ class PlainEngine(Engine):
 
     def delete(self) -> None:
         if mark := self.options.get("deleted"):
-            Path(mark).write_text(self.id)
+            with open(mark, "a") as file:
+                file.write(self.id)
 
 
 def _child(run: Any, report: int) -> None:

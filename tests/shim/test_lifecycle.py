@@ -100,14 +100,16 @@ def test_a_shim_that_hung_up_has_ended_also_before_the_reader_hears_of_it() -> N
     connection.end()
 
 
-def test_several_delete_one_container_at_a_time(house: House) -> None:
+def test_several_delete_one_container_at_a_time(house: House, options: dict[str, str], tmp_path: Path) -> None:
     for number in range(5):
+        options["deleted"] = str(tmp_path / f"deleted{number}")
         name = f"one{number}"
         house.create(name, "exec sleep 100")
         with ThreadPoolExecutor(8) as threads:
             for done in [threads.submit(house.driver.delete, name, force=True) for _ in range(8)]:
                 done.result()
         assert not house.folder(name).exists()
+        assert Path(options["deleted"]).read_text() == name, "the engine is asked once for all who ask"
 
 
 def test_delete_of_a_container_that_was_never_started(house: House, options: dict[str, str], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from wharfie.kit.contract import Contract
 from wharfie.kit.crash import Operation
 from wharfie.kit.rig import Rig
 from wharfie.kit.rules import DOCKER, OCI, Group, refused, require, rule, succeeds
-from wharfie.shim.cgroups import ROOT, hierarchies
+from wharfie.shim.cgroups import roots
 from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, Unsupported, WharfieError
 from wharfie.spi.runtime import (
     AttachRequest,
@@ -69,7 +69,7 @@ class RuntimeContract(Contract[RuntimeDriver]):
     @classmethod
     def tidy(cls) -> None:
         """The room's end was the end of its processes, their groups stay when a rule failed half-way."""
-        for root in hierarchies().values() or [ROOT]:
+        for root in roots():
             parent = Path(root, cls.PARENT)
             for folder, _, _ in os.walk(parent, topdown=False):
                 with contextlib.suppress(OSError):

@@ -213,10 +213,16 @@ def mounted() -> bool:
     return version() == "v2" or bool(hierarchies())
 
 
+def roots() -> Sequence[str]:
+    """Every hierarchy's root, the bare cgroup2 of a hybrid host's too: runc and crun make their groups in that as well."""
+    if version() == "v2":
+        return (ROOT,)
+    return tuple(root for root in dict.fromkeys((*hierarchies().values(), f"{ROOT}/unified")) if os.path.exists(root))
+
+
 def prune(parent: str) -> None:
     """Remove a parent group, wherever nothing is left in it."""
-    roots = [ROOT] if version() == "v2" else [*hierarchies().values(), f"{ROOT}/unified"]
-    for root in dict.fromkeys(roots):
+    for root in roots():
         try:
             os.rmdir(f"{root}/{parent}")
         except OSError:  # in use by another daemon's containers, or not there

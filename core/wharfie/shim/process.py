@@ -18,6 +18,7 @@ from typing import Any
 
 from wharfie.shim import folder, maker
 from wharfie.shim.checkpoints import Checkpoints
+from wharfie.shim.children import collect
 from wharfie.shim.control import LATER, Control, Request, is_gone, open_listener
 from wharfie.shim.engine import Engine
 from wharfie.shim.execs import Execs
@@ -326,15 +327,7 @@ class Shim:
                 pass
         except BlockingIOError:
             pass
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            code = os.waitstatus_to_exitcode(status)
-            code = 128 - code if code < 0 else code
+        for pid, code in collect():
             if pid == self._pid and self._exit is None:
                 self._end(code)
             elif not self._checkpoints.ended(pid, code):
@@ -362,14 +355,16 @@ class Shim:
                 self._end_if_unreachable()
             else:
                 self._loop.after(ANSWER_WAITERS, self._answer_waiters)
-        deletions, self._deletions = self._deletions, []
-        for request in deletions:
+        if deletions := self._deletions:
+            self._deletions = []
             try:
-                self._remove()
+                self._remove()  # once for all who asked
             except Exception as error:  # noqa: BLE001  # the answer to whoever asked
-                request.fail(error)
+                for request in deletions:
+                    request.fail(error)
             else:
-                request.reply()
+                for request in deletions:
+                    request.reply()
 
     def _answer_waiters(self) -> None:
         if self._exit is not None:
@@ -399,7 +394,8 @@ class Shim:
                 f"container {self._request['id']} is {self._status}: stop it before removing it, or force the removal"
             )
         if self._finished:
-            self._remove()
+            if not self._deleted:
+                self._remove()
             return None
         self._deletions.append(request)
         self._checkpoints.cancel()

@@ -100,7 +100,7 @@ def parse(process: Mapping[str, Any], personality: Mapping[str, Any] | None = No
         oom_score_adj=process.get("oomScoreAdj"),
         limits=tuple(_limit(entry) for entry in process.get("rlimits") or ()),
         capabilities=capabilities.parse(process.get("capabilities") or {}),
-        console_size=(int(size["height"]), int(size["width"])) if size and size.get("height") else None,
+        console_size=(int(size["height"]), int(size.get("width") or 0)) if size and size.get("height") else None,
         attributes=attributes,
     )
 

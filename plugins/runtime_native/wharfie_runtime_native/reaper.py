@@ -11,6 +11,7 @@ import signal
 import socket
 from typing import Final, NoReturn
 
+from wharfie.shim.children import collect
 from wharfie_runtime_native import channel, process
 from wharfie_runtime_native.constants import PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_PDEATHSIG
 from wharfie_runtime_native.manner import Manner
@@ -70,21 +71,5 @@ def _serve(child: int, wanted: set[signal.Signals]) -> int:
             except ProcessLookupError:
                 pass
             continue
-        status = _reap(child)
-        if status is not None:
-            return status
-
-
-def _reap(child: int) -> int | None:
-    """Collect every process that has ended; the program's status when it is among them."""
-    status = None
-    while True:
-        try:
-            pid, result = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return status
-        if pid == 0:
-            return status
-        if pid == child:
-            code = os.waitstatus_to_exitcode(result)
-            status = code if code >= 0 else 128 - code
+        if child in (ended := dict(collect())):
+            return ended[child]

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from wharfie.shim.cgroups import ROOT, GroupReader, below, tree_pids
+from wharfie.shim.cgroups import GroupReader, below, roots, tree_pids
 from wharfie.spi.errors import DriverError
 
 _SECONDS: Final = 10.0  # processes that were killed leave their group only when the kernel is through with them
@@ -18,7 +18,7 @@ _PAUSE: Final = 0.005
 def sweep(group: GroupReader) -> None:
     """End the group's processes, and remove it in every hierarchy, also in the bare cgroup2 of a hybrid host. Succeeds when
     it is not there. Errors: DriverError (processes that cannot end, as in uninterruptible sleep)."""
-    folders = {*group.directories().values(), f"{ROOT}/unified/{group.path}"}
+    folders = {f"{root}/{group.path}" for root in roots()}
     end = time.monotonic() + _SECONDS
     while folders := {folder for folder in folders if not _removed(folder)}:
         if time.monotonic() > end:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wharfie.spi.errors import InvalidArgument
+from wharfie_runtime_native.command import fields
 
 
 def read_config(bundle: str) -> Mapping[str, Any]:
@@ -22,6 +23,7 @@ def read_config(bundle: str) -> Mapping[str, Any]:
         raise InvalidArgument(f"cannot read {file}: {error}") from error
     if not isinstance(config, dict):
         raise InvalidArgument(f"{file} has no JSON object")
+    fields.check(config, fields.CONFIG, "")
     version = str(config.get("ociVersion") or "")
     if not version.startswith("1."):
         raise InvalidArgument(f'{file}: ociVersion "{version}" is not supported; versions 1.x are')

@@ -17,6 +17,7 @@ from fcntl import ioctl
 from types import TracebackType
 from typing import Any, Final
 
+from wharfie.shim.children import collect
 from wharfie.shim.engine import Streams
 from wharfie_runtime_native.constants import TIOCSWINSZ
 
@@ -71,10 +72,9 @@ class Foreground:
             if self._woken in ready:
                 for number in os.read(self._woken, _CHUNK):
                     self._handle(number, pid)
-                code = _reap(pid)
-                if code is not None:
+                if pid in (ended := dict(collect())):
                     self._drain()
-                    return code
+                    return ended[pid]
 
     def _handle(self, number: int, pid: int) -> None:
         if number == signals.SIGWINCH and self._master >= 0:
@@ -129,18 +129,3 @@ def _own_size() -> tuple[int, int] | None:
     except OSError:
         return None
     return size.lines, size.columns
-
-
-def _reap(pid: int) -> int | None:
-    """Collect whatever has ended (orphans come here too); the code of `pid` when it is among them."""
-    code = None
-    while True:
-        try:
-            ended, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return code
-        if ended == 0:
-            return code
-        if ended == pid:
-            result = os.waitstatus_to_exitcode(status)
-            code = result if result >= 0 else 128 - result

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wharfie.spi.errors import Conflict, DriverError, InvalidArgument, Unsupported
+from wharfie_runtime_native.command import fields
 from wharfie_runtime_native.command.containers import record_of, status_of
 from wharfie_runtime_native.command.engine import Kept
 from wharfie_runtime_native.command.session import Session
@@ -98,6 +99,7 @@ def _from_file(file: str, args: list[str]) -> dict[str, Any]:
         raise InvalidArgument(f"cannot read the process from {file}: {error}") from error
     if not isinstance(process, dict):
         raise InvalidArgument(f"{file} has no JSON object")
+    fields.check(process, fields.PROCESS, "process")
     return process
 
 

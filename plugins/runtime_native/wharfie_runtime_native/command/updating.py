@@ -8,6 +8,7 @@ import sys
 from typing import Any, Final
 
 from wharfie.spi.errors import Conflict, InvalidArgument
+from wharfie_runtime_native.command import fields
 from wharfie_runtime_native.command.containers import ALIVE, record_of, status_of
 from wharfie_runtime_native.command.engine import Kept
 from wharfie_runtime_native.command.session import Session
@@ -70,6 +71,7 @@ def _from_file(name: str) -> dict[str, Any]:
         raise InvalidArgument(f"cannot read resources from {name}: {error}") from error
     if not isinstance(wanted, dict):
         raise InvalidArgument(f"{name} has no JSON object")
+    fields.check(wanted, fields.RESOURCES, "resources")
     return wanted
 
 
