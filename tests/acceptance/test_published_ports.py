@@ -134,3 +134,44 @@ def test_an_address_that_cannot_be_bound_is_not_called_taken(daemon, name, addre
     text = daemon.docker("run", "--rm", "-p", f"{address}:{free_port()}:80", "busybox", "true", status=125, both=True)
     assert "cannot bind" in text
     assert "already allocated" not in text
+
+
+def test_the_first_free_port_of_a_range(daemon, name):
+    low = next(port for port in iter(free_port, 0) if port % 100 < 90)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", low))
+        other.listen()
+        words = ("-p", f"127.0.0.1:{low}-{low + 2}:80")
+        for number, port in (("1", low + 1), ("2", low + 2)):
+            run(daemon, name + number, *words)
+            assert daemon.docker("port", name + number, "80/tcp") == f"127.0.0.1:{port}"
+            answers("127.0.0.1", port)
+        said = daemon.docker("run", "--name", f"{name}3", *words, "busybox", "true", status=125, both=True)
+        assert f"all ports are allocated: no port from {low} to {low + 2} is free for tcp on 127.0.0.1" in said
+    daemon.docker("start", f"{name}3")
+    # A range onto a range of which one is taken: nothing of it is kept.
+    ranges = f"127.0.0.1:{low + 2}-{low + 4}:90-92"
+    said = daemon.docker("run", "--name", f"{name}4", "-p", ranges, "busybox", "true", status=125, both=True)
+    assert f"Bind for 127.0.0.1:{low + 2} failed: port is already allocated" in said
+    with socket.create_server(("127.0.0.1", low + 3)), socket.create_server(("127.0.0.1", low + 4)):
+        pass
+
+
+def test_sctp(daemon, name):
+    """Published where the kernel has it; where it has not, that is said before the container starts."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+        missing = False
+    except OSError:
+        missing = True
+    port, free = free_port(), free_port()
+    words = ("run", "-d", "--name", name, "-p", f"{free}:81", "-p", f"127.0.0.1:{port}:80/sctp", "busybox", "sleep", "600")
+    if missing:
+        said = daemon.docker(*words, status=125, both=True)
+        assert "this kernel has no sctp sockets: Protocol not supported" in said
+        assert daemon.inspect(name)["State"]["Status"] == "created"
+        with socket.create_server(("0.0.0.0", free)):
+            pass
+    else:
+        daemon.docker(*words)
+        assert daemon.docker("port", name, "80/sctp") == f"127.0.0.1:{port}"

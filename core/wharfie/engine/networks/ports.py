@@ -106,9 +106,10 @@ class HostPorts:
             for held in taken.values():
                 held.close()
         shown = f"[{refused}]" if refused.version == 6 else str(refused)
-        if first:
+        if first and first == last:
             raise Conflict(f"Bind for {shown}:{first} failed: {_FREE}")
-        raise WharfieError(f"all ports are allocated: no ephemeral {protocol} port is free on {shown}")
+        wanted = f"port from {first} to {last}" if first else "ephemeral port"
+        raise WharfieError(f"all ports are allocated: no {wanted} is free for {protocol} on {shown}")
 
     def _ephemeral(self, protocol: str) -> Iterable[int]:
         """The kernel's local port range, starting after the last one given, once around."""
