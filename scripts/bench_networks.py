@@ -21,8 +21,9 @@ from contest import IMAGE, OURS, THEIRS, BenchFailed, Contender, Figure, conduct
 from wharfie.client.client import Client
 
 NETWORKS, ENDPOINTS, PORTS = 200, 500, 1000
-SECONDS = 3
+SECONDS, TURNS = 1, 8
 _IPERF = 5201
+_GONE_SECONDS = 60.0
 _OUTER, _NEIGHBOUR = "198.18.0.1", "198.18.0.2"
 CONTAINERS = 25
 CONNECTIONS = 300
@@ -76,7 +77,9 @@ def series(engine: Contender, key: str, acts: Sequence[Callable[[], object]]) ->
 
 
 def many_networks(engine: Contender, networks: int, endpoints: int) -> None:
-    """Make, join, look, leave, remove."""
+    """Make, join, look, leave, remove. Errors: BenchFailed (something of it is left in the kernel)."""
+    assert engine.process is not None
+    before = _kernel(engine.process.pid)
     with contextlib.closing(Client(engine.host)) as client:
 
         def make(number: int) -> None:
@@ -99,6 +102,21 @@ def many_networks(engine: Contender, networks: int, endpoints: int) -> None:
         for box in boxes:
             client.delete(f"/containers/{box}", {"force": True})
         series(engine, "remove", [partial(client.delete, name) for name in names])
+    deadline = time.monotonic() + _GONE_SECONDS
+    while left := _kernel(engine.process.pid) - before:
+        if time.monotonic() > deadline:
+            raise BenchFailed(f"{engine.name} leaves in the kernel: {', '.join(sorted(left)[:5])}")
+        time.sleep(0.1)
+
+
+def _kernel(pid: int) -> set[str]:
+    """The names of interfaces and the lines of the firewall in the network namespace of a process."""
+
+    def said(*words: str) -> list[str]:
+        return subprocess.run([*_beside(pid), *words], capture_output=True, text=True, check=True).stdout.splitlines()
+
+    links = {line.split(": ")[1] for line in said("ip", "-o", "link")}
+    return links | {line.strip() for line in said("nft", "--stateless", "list", "ruleset")}
 
 
 def many_ports(engine: Contender, ports: int) -> None:
@@ -218,6 +236,8 @@ def work(engines: Sequence[Contender], arguments: argparse.Namespace) -> int:
     for engine in in_turns(engines, arguments.rounds):
         many_networks(engine, arguments.networks, arguments.endpoints)
         many_ports(engine, arguments.ports)
+    # Often and shortly: what else the machine does changes within seconds, and so does what goes through.
+    for engine in in_turns(engines, arguments.rounds * arguments.turns):
         throughput(engine, arguments.seconds)
     return report(engines, FIGURES, client="the API", rounds=arguments.rounds, target=arguments.json)
 
@@ -228,11 +248,12 @@ def main() -> int:
     parser.add_argument("--endpoints", type=int, default=ENDPOINTS, help=f"(default {ENDPOINTS})")
     parser.add_argument("--ports", type=int, default=PORTS, help=f"(default {PORTS})")
     parser.add_argument("--seconds", type=int, default=SECONDS, help=f"of each throughput (default {SECONDS})")
+    parser.add_argument("--turns", type=int, default=TURNS, help=f"at the throughputs in each round (default {TURNS})")
     arguments = parser.parse_args()
     return conduct(
         partial(contenders, arguments.engine or (OURS, THEIRS)),
         partial(work, arguments=arguments),
-        needs=("nsenter", "iperf3"),
+        needs=("nsenter", "iperf3", "ip", "nft"),
     )
 
 

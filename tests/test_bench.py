@@ -22,7 +22,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
         ("bench_runtimes.py", (), "delete --force"),
         (
             "bench_networks.py",
-            ("--networks", "10", "--endpoints", "20", "--ports", "20", "--seconds", "1"),
+            ("--networks", "10", "--endpoints", "20", "--ports", "20", "--turns", "1"),
             "endpoints joined",
         ),
         ("bench_streams.py", ("--part", "0.02"), "cp of 2000 files in"),
