@@ -31,6 +31,7 @@ from wharfie_runtime_native.constants import (
     MS_NOEXEC,
     MS_NOSUID,
     MS_NOSYMFOLLOW,
+    MS_POSIXACL,
     MS_PRIVATE,
     MS_RDONLY,
     MS_REC,
@@ -89,6 +90,8 @@ _FILE_SYSTEM_FLAGS: Final = {
     "noiversion": (MS_I_VERSION, True),
     "mand": (MS_MANDLOCK, False),  # of no effect since Linux 5.15
     "nomand": (MS_MANDLOCK, True),
+    "acl": (MS_POSIXACL, False),
+    "noacl": (MS_POSIXACL, True),
     "remount": (MS_REMOUNT, False),
     "defaults": (0, False),
 }

@@ -42,7 +42,6 @@ def call(tmp_path, capsys):
         (["kill", "nope", "9" * 5000], "unknown signal"),
         (["kill", "nope", "\u00b2"], "unknown signal"),
         (["delete", "nope"], "does not exist"),
-        (["spec", "--rootless"], "--rootless cannot be done"),
         (["update", "nope"], "there is nothing to update"),
         (["update", "--memory", "many", "nope"], "is not a size such as 512m"),
         (["events", "--interval", "0s", "nope"], "must be greater than 0"),

@@ -44,6 +44,11 @@ class Kept(Container):
         self.start()
         self._folder.remove_gate()
 
+    def group(self, controller: str) -> str:
+        """The folder of its group in the hierarchy that has this controller; "" where version 2 has them all in one."""
+        found = self._cgroup.directories()
+        return next((folder for names, folder in found.items() if controller in names.split(",")), "")
+
     def end(self) -> None:
         """Kill everything, and be rid of the control group."""
         pids.send(self.record.pid, self.record.pid_start, signals.SIGKILL)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from wharfie.shim.cgroups import read, read_int
 from wharfie.spi.errors import Conflict, InvalidArgument
 from wharfie_runtime_native import pids
 from wharfie_runtime_native.command.containers import ALIVE, record_of, status_of
@@ -87,12 +88,12 @@ def _follow(engine: Kept, seconds: float) -> None:
 def _print(kind: str, id: str, engine: Kept | None = None) -> None:
     event: dict[str, Any] = {"type": kind, "id": id}
     if engine is not None:
-        event["data"] = _data(engine.stats())
+        event["data"] = _data(engine.stats(), _further_memory(engine.group("memory")))
     print(json.dumps(event), flush=True)
 
 
-def _data(stats: Mapping[str, Any]) -> dict[str, Any]:
-    """The counters by runc's names (its types/events.go), without those that version 2 does not have."""
+def _data(stats: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """The counters by runc's names (its types/events.go), without those that version 2 does not have. `more`: of memory."""
     cpu, memory, raw = stats["cpu"], stats["memory"], stats["memory"]["stats"]
     return {
         "cpu": {
@@ -111,9 +112,10 @@ def _data(stats: Mapping[str, Any]) -> dict[str, Any]:
         "memory": {
             "cache": raw.get("cache", raw.get("file", 0)),
             "usage": {"failcnt": 0, **{key: memory[name] for key, name in _MEMORY.items() if name in memory}},
+            **more,
             "raw": raw,
         },
-        "pids": {"current": stats["pids"]["current"], "limit": stats["pids"]["limit"]},
+        "pids": {key: value for key, value in stats["pids"].items() if value < _NO_LIMIT},
         "blkio": {
             "ioServiceBytesRecursive": list(_block(stats["blkio"])),
             "ioServicedRecursive": list(_block(stats.get("blkio_serviced", ()))),
@@ -124,6 +126,22 @@ def _data(stats: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _further_memory(group: str) -> dict[str, dict[str, int]]:
+    """Counters that only this command wants, where version 1 has them."""
+    return {
+        key: {name: read_int(group, f"memory.{kind}.{file}") for name, file in _FILES.items()}
+        for key, kind in (("swap", "memsw"), ("kernel", "kmem"), ("kernelTCP", "kmem.tcp"))
+        if read(group, f"memory.{kind}.limit_in_bytes")
+    }
+
+
+_NO_LIMIT: Final = (1 << 63) - 1
+_FILES: Final = {
+    "limit": "limit_in_bytes",
+    "usage": "usage_in_bytes",
+    "max": "max_usage_in_bytes",
+    "failcnt": "failcnt",
+}
 _MEMORY: Final = {"limit": "limit", "usage": "usage", "max": "max_usage", "failcnt": "failcnt"}
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any, Final
 
-from wharfie.spi.errors import Conflict, Unsupported
+from wharfie.spi.errors import Conflict
 from wharfie_runtime_native.command.session import Session
 from wharfie_runtime_native.command.words import Command, Given, Option
 from wharfie_runtime_native.features import OCI_VERSION
@@ -63,17 +63,29 @@ def _template() -> dict[str, Any]:
     }
 
 
+def _rootless(config: dict[str, Any]) -> dict[str, Any]:
+    """The same for a container in a user namespace whose only user is the caller: with the host's network, since nobody in
+    there could set one up, and with what belongs to it (/sys), and without limits and ids that it may not set."""
+    linux = {key: value for key, value in config["linux"].items() if key != "resources"}
+    linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "network"] + [{"type": "user"}]
+    linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
+    linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
+    mounts = []
+    for entry in config["mounts"]:
+        if entry["destination"] == "/sys":
+            entry = _mount("/sys", "none", "/sys", "rbind nosuid noexec nodev ro")
+        mounts.append({**entry, "options": [word for word in entry["options"] if not word.startswith(("uid=", "gid="))]})
+    return {**config, "mounts": mounts, "linux": linux}
+
+
 def _spec(session: Session, given: Given) -> None:
     """Write a config.json to begin with."""
-    if given.has("rootless"):
-        raise Unsupported(
-            "this runtime needs root: it makes no containers for an ordinary user, so --rootless cannot be done"
-        )
+    config = _rootless(_template()) if given.has("rootless") else _template()
     file = os.path.join(given.text("bundle"), "config.json")
     try:
-        with open(file, "x", encoding="utf-8") as config:
-            json.dump(_template(), config, indent="\t")
-            config.write("\n")
+        with open(file, "x", encoding="utf-8") as target:
+            json.dump(config, target, indent="\t")
+            target.write("\n")
     except FileExistsError:
         raise Conflict(f"File {file} exists. Remove it first") from None
 
@@ -83,6 +95,6 @@ spec_command = Command(
     (),
     (
         Option(("b", "bundle"), "Folder to write config.json into; else the working directory.", "FOLDER"),
-        Option(("rootless",), "For an ordinary user: refused."),
+        Option(("rootless",), "For a user namespace in which root is the caller."),
     ),
 )
