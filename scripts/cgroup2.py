@@ -40,6 +40,7 @@ _NATIVE: Final = "plugins/runtime_native/tests"
 TESTS: Final = (
     *(f"{_NATIVE}/test_{name}.py" for name in ("cgroup2", "cgroups", "lifecycle", "exec", "root", "mounts", "namespaces")),
     f"{_NATIVE}/command/test_limits.py",
+    f"{_NATIVE}/command/test_checkpoint.py",
     "tests/shim/test_native.py",
     "tests/acceptance/test_control_groups.py",
     "tests/acceptance/test_checkpoints.py",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from wharfie.spi.errors import DriverError
@@ -12,6 +12,9 @@ from wharfie_runtime_native.container import Container
 
 class Checkpointing(Container):
     """A container that can be written down."""
+
+    restore_options: Sequence[str] = ("--tcp-close",)
+    """Of criu's."""
 
     # What checkpoints take is loaded in the child that works on one: no shim needs it but in that moment.
 
@@ -41,7 +44,7 @@ class Checkpointing(Container):
             self._cgroup.join()
             if self.manner.keyring:
                 keyring(self.id)
-            restore.run(self.spec, self._pid, Path(folder), self._work())
+            restore.run(self.spec, self._pid, Path(folder), self._work(), self.restore_options)
 
         return self._fork_worker(bring_back)
 
@@ -51,7 +54,8 @@ class Checkpointing(Container):
         if code and (error := worker.failure(self._work())):
             raise error
         pid = restore.result(self._work(), code)
-        os.close(self._channel)
+        if self._channel >= 0:
+            os.close(self._channel)
         self._pid, self._channel = pid, -1
         return pid
 

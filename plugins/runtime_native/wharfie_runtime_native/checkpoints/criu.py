@@ -21,7 +21,7 @@ COMMON: Final = (
     "--file-locks",
 )
 _CHECK_SECONDS: Final = 30.0
-_ERROR: Final = re.compile(r"^(?:\([0-9.]+\) )?(?:pie: \d+: )?Error \([^)]*\): (?P<text>.+)$", re.MULTILINE)
+_ERROR: Final = re.compile(r"^(?:\([0-9.]+\))?(?: |pie:|\d+:)*Error \([^)]*\): (?P<text>.+)$", re.MULTILINE)
 _SIDE_EFFECTS: Final = ("tun:", "rlimit:", "exited, status", "Dumping FAILED", "Restoring FAILED")
 """What criu also says when all goes well, or says last and without a reason."""
 

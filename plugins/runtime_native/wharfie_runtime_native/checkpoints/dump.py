@@ -27,9 +27,10 @@ def write(
     folder: Path,
     pipes: Mapping[int, int],
     options: Sequence[str] = ALL_OPTIONS,
+    work: Path | None = None,
 ) -> None:
     """Into an empty folder; the processes are as before. `cgroup`: holds them still. `pipes`: as `Engine.checkpoint` has
-    them. `options`: of criu's.
+    them. `options`: of criu's. `work`: a folder for its log, if not the same.
 
     Errors: Unsupported (no criu, not on this host, not this container), DriverError (what criu says).
     """
@@ -39,7 +40,7 @@ def write(
     traits.check_privileges(spec, pids, program)
     streams = traits.streams(pid, pids, pipes)
     mounts = traits.outer_mounts(pid)
-    words = ["dump", "--tree", str(pid), "--images-dir", str(folder), "--work-dir", str(folder), "--log-file", LOG]
+    words = ["dump", "--tree", str(pid), "--images-dir", str(folder), "--work-dir", str(work or folder), "--log-file", LOG]
     words += [*criu.COMMON, "--root", f"/proc/{pid}/root", "--freeze-cgroup", cgroup.freezer(), "--leave-running"]
     words += ["--network-lock", "nftables", *options]
     for key in streams:
@@ -51,7 +52,7 @@ def write(
     if network:
         inode = os.stat(f"/proc/{pid}/ns/net").st_ino
         words += ["--external", f"net[{inode}]:{traits.NETWORK}"]
-    criu.run(program, words, folder / LOG)
+    criu.run(program, words, (work or folder) / LOG)
     record = {"version": _VERSION, "streams": streams, "mounts": mounts, "network": network}
     (folder / RECORD).write_text(json.dumps(record))
     _sync(folder)

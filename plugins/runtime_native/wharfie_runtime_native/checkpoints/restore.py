@@ -30,12 +30,12 @@ PID: Final = "restore.pid"
 _STAGE: Final = "stage"
 
 
-def run(spec: Mapping[str, Any], waiting: int, folder: Path, work: Path, more: Sequence[str] = ()) -> NoReturn:
+def run(spec: Mapping[str, Any], waiting: int, folder: Path, work: Path, options: Sequence[str]) -> NoReturn:
     """Become criu, in whose place and as whose sibling the container's new first process appears. The caller is in the
     container's control group.
 
     `waiting`: the pid of the first process that `create` made. `work`: a folder for the log and the pid, and to mount on.
-    `more`: options of criu's. Errors: NotFound, InvalidArgument, Unsupported; what criu says is in the log.
+    `options`: of criu's. Errors: NotFound, InvalidArgument, Unsupported; what criu says is in the log.
     """
     traits.check(spec)
     program = criu.find()
@@ -43,7 +43,7 @@ def run(spec: Mapping[str, Any], waiting: int, folder: Path, work: Path, more: S
     for name in (LOG, PID):
         (work / name).unlink(missing_ok=True)
     words = ["restore", "--images-dir", str(folder), "--work-dir", str(work), "--log-file", LOG, *criu.COMMON]
-    words += ["--pidfile", str(work / PID), "--restore-detached", "--restore-sibling", "--tcp-close", *more]
+    words += ["--pidfile", str(work / PID), "--restore-detached", "--restore-sibling", *options]
     pidfd = os.pidfd_open(waiting)
     for key, number in record["streams"].items():
         words += _inherited(pidfd_getfd(pidfd, number), key)

@@ -13,6 +13,7 @@ from wharfie_runtime_native.command.store import Store
 from wharfie_runtime_native.command.words import HELP, Command, Misuse, Option, check_count, describe, sort
 
 _COMMANDS: Final = {
+    "checkpoint": "checkpointing",
     "create": "making",
     "delete": "control",
     "events": "events",
@@ -22,6 +23,7 @@ _COMMANDS: Final = {
     "list": "looking",
     "pause": "control",
     "ps": "looking",
+    "restore": "checkpointing",
     "resume": "control",
     "run": "making",
     "spec": "specification",

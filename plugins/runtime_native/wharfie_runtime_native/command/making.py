@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from wharfie.shim.cgroups import path_of
 from wharfie.shim.engine import Streams
@@ -22,6 +22,7 @@ from wharfie_runtime_native.command.streams import (
     STREAM_OPTIONS,
     check_console,
     open_streams,
+    pipes_of,
     preserved,
     with_listen_fds,
     write_pid,
@@ -30,7 +31,7 @@ from wharfie_runtime_native.command.words import Command, Given, Option
 from wharfie_runtime_native.creation import Creation
 from wharfie_runtime_native.manner import Manner
 
-_OPTIONS: Final = (
+OPTIONS: Final = (
     Option(("b", "bundle"), "The bundle's folder; else the working directory.", "FOLDER"),
     *STREAM_OPTIONS,
     Option(("no-pivot",), "Move the root instead of pivot_root(2), for an initramfs."),
@@ -38,7 +39,7 @@ _OPTIONS: Final = (
 )
 
 
-class _Order(NamedTuple):
+class Order(NamedTuple):
     """What `create` and `run` are told alike."""
 
     id: str
@@ -53,7 +54,7 @@ class _Order(NamedTuple):
         return self.config.get("process") or {}
 
 
-def _order(given: Given, *, detached: bool) -> _Order:
+def order_of(given: Given, *, detached: bool) -> Order:
     """Errors: InvalidArgument."""
     manner = Manner(
         outlive=True,
@@ -62,9 +63,7 @@ def _order(given: Given, *, detached: bool) -> _Order:
         preserve=preserved(given),
     )
     bundle = given.text("bundle")
-    order = _Order(
-        given.words[0], bundle, read_config(bundle), manner, given.text("console-socket"), given.text("pid-file")
-    )
+    order = Order(given.words[0], bundle, read_config(bundle), manner, given.text("console-socket"), given.text("pid-file"))
     terminal = bool(order.process.get("terminal"))
     check_console(terminal=terminal, detached=detached, console_socket=order.console_socket)
     return order
@@ -72,36 +71,40 @@ def _order(given: Given, *, detached: bool) -> _Order:
 
 def _create(session: Session, given: Given) -> None:
     """Make a container up to the moment before its program is executed."""
-    order = _order(given, detached=True)
-    with open_streams(order.process, order.console_socket) as streams, _made(session, order, streams) as container:
+    order = order_of(given, detached=True)
+    with open_streams(order.process, order.console_socket) as streams, made(session, order, streams, New) as container:
         write_pid(order.pid_file, container.record.pid)
     session.log.debug(f"{order.id} is created, with pid {container.record.pid}")
 
 
-create_command = Command(_create, options=_OPTIONS)
+create_command = Command(_create, options=OPTIONS)
 
 
 def _run(session: Session, given: Given) -> int:
     """Make a container, start it, wait for its end and delete it; with its exit code."""
     detached = given.has("detach")
-    order = _order(given, detached=detached)
+    order = order_of(given, detached=detached)
     if detached:
-        with open_streams(order.process, order.console_socket) as streams, _made(session, order, streams) as container:
+        with open_streams(order.process, order.console_socket) as streams, made(session, order, streams, New) as container:
             write_pid(order.pid_file, container.record.pid)
             container.begin()
         return 0
     from wharfie_runtime_native.command.foreground import Foreground
 
     with Foreground(order.process) as front:
-        with _made(session, order, front.streams) as container:
+        with made(session, order, front.streams, New) as container:
             write_pid(order.pid_file, container.record.pid)
             container.begin()
         code = front.wait(container.record.pid)
     if not given.has("keep"):
-        with suppress(NotFound), session.store.locked(order.id) as folder:  # somebody else may have been quicker
-            Kept.find(session, folder, record_of(folder)).end()
-            folder.remove()
+        remove_ended(session, order.id)
     return code
+
+
+def remove_ended(session: Session, id: str) -> None:
+    with suppress(NotFound), session.store.locked(id) as folder:  # somebody else may have been quicker
+        Kept.find(session, folder, record_of(folder)).end()
+        folder.remove()
 
 
 run_command = Command(
@@ -109,12 +112,12 @@ run_command = Command(
     options=(
         Option(("d", "detach"), "Do not wait for its end."),
         Option(("keep",), "Do not delete it at its end."),
-        *_OPTIONS,
+        *OPTIONS,
     ),
 )
 
 
-class _New(Kept, Creation):
+class New(Kept, Creation):
     """A container in the making: recorded step by step, so that a maker that is killed leaves what `delete` can clean."""
 
     def _note_group(self) -> None:
@@ -131,8 +134,11 @@ class _New(Kept, Creation):
         return -1
 
 
+N = TypeVar("N", bound=New)
+
+
 @contextmanager
-def _made(session: Session, order: _Order, streams: Streams) -> Iterator[_New]:
+def made(session: Session, order: Order, streams: Streams, kind: type[N]) -> Iterator[N]:
     """A container that is made, under its lock. When anything fails in here, nothing of it stays."""
     config = order.config
     root = root_of(order.bundle, config)
@@ -152,6 +158,7 @@ def _made(session: Session, order: _Order, streams: Streams) -> Iterator[_New]:
         created=_now(),
         owner=os.geteuid(),
         keyring=order.manner.keyring,
+        pipes=pipes_of(streams),
     )
     with session.store.reserve(order.id) as folder:
         container = None
@@ -161,7 +168,7 @@ def _made(session: Session, order: _Order, streams: Streams) -> Iterator[_New]:
             listener = gate.listen(folder.gate)
             try:
                 manner = order.manner._replace(gate=listener, lock=folder.fd)
-                new = _New(session, folder, record, config, manner)
+                new = kind(session, folder, record, config, manner)
                 new.create(root, streams)  # which leaves nothing when it fails
             finally:
                 os.close(listener)  # now the first process has it alone

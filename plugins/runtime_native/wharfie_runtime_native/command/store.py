@@ -31,7 +31,7 @@ _LOCK_SECONDS: Final = 30.0
 
 class Record(NamedTuple):
     """What is known of a container. `pid` is 0 until it is made. `grouped`: its control group is its own, not one that
-    somebody else's processes were found in."""
+    somebody else's processes were found in. `pipes`: those among its streams, inode numbers by the stream's."""
 
     id: str
     version: str
@@ -44,6 +44,7 @@ class Record(NamedTuple):
     pid: int = 0
     pid_start: int = 0
     grouped: bool = False
+    pipes: Mapping[str, int] = {}
 
 
 class Folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -37,6 +38,15 @@ def with_listen_fds(process: Mapping[str, Any]) -> Mapping[str, Any]:
     if not given:
         return process
     return {**process, "env": [*(process.get("env") or ()), f"LISTEN_FDS={given}", "LISTEN_PID=1"]}
+
+
+def pipes_of(streams: Streams) -> dict[str, int]:
+    """What a checkpoint knows the caller's pipes by."""
+    found = {}
+    for number, fd in enumerate((streams.stdin, streams.stdout, streams.stderr)):
+        if fd >= 0 and stat.S_ISFIFO((status := os.fstat(fd)).st_mode):
+            found[str(number)] = status.st_ino
+    return found
 
 
 def check_console(*, terminal: bool, detached: bool, console_socket: str) -> None:
