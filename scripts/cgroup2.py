@@ -1,4 +1,5 @@
-"""`make test-cgroup2`: the tests of control groups, version 2, on a kernel that has nothing else.
+"""`make test-cgroup2`: the tests of control groups, version 2, on a kernel that has nothing else; and those of volumes from
+NFS and SMB servers, for which few hosts of tests have a kernel.
 
 Debian's cloud kernel is fetched and unpacked, not installed, and booted by QEMU in software emulation, with a disk made
 of this host's programs and the work tree (`guest_image`). There the tests run as they do here, and find out by themselves
@@ -28,6 +29,24 @@ import guest_image
 
 WORK: Final = Path(__file__).parents[1]
 KERNEL: Final = "linux-image-cloud-amd64"
+SERVERS: Final = (
+    *("nfs-kernel-server", "nfs-common", "rpcbind", "libevent-core-2.1-7", "libnfsidmap1", "libwrap0", "libtirpc-common"),
+    *(
+        "netbase",
+        "samba",
+        "samba-common-bin",
+        "samba-libs",
+        "libldb2",
+        "libtalloc2",
+        "libtdb1",
+        "libtevent0",
+        "libwbclient0",
+    ),
+    *("libavahi-client3", "libavahi-common3", "libbsd0", "libdbus-1-3", "libicu72", "libjansson4", "libldap-2.5-0"),
+    *("libpopt0", "libsasl2-2"),
+)
+"""Servers of NFS and SMB with their libraries, for volumes from the network: unpacked, as this host shall serve nothing."""
+
 QEMU: Final = "qemu-system-x86_64"
 DISK_MEGABYTES: Final = 2048
 MEMORY_MEGABYTES: Final = 2048
@@ -45,6 +64,8 @@ TESTS: Final = (
     "tests/acceptance/test_control_groups.py",
     "tests/acceptance/test_checkpoints.py",
     "tests/acceptance/test_run.py",
+    "plugins/volume_local/tests/test_network_file_systems.py",
+    "tests/acceptance/test_network_volumes.py",
 )
 
 
@@ -85,9 +106,10 @@ def run(folder: Path, tests: Sequence[str], seconds: int) -> int:
         raise Failed(f"the kernel package is for x86_64, this host is {platform.machine()}")
     started = time.monotonic()
     kernel = fetch_kernel(folder / "kernel")
+    servers = unpack(SERVERS, folder / "servers")
     root = folder / "root"
     modules = next((kernel / "lib/modules").iterdir())
-    guest_image.fill(root, WORK, modules)
+    guest_image.fill(root, WORK, modules, servers)
     shutil.copy2(WORK / "scripts/cgroup2_guest.sh", root / "init.sh")
     (root / "etc/tests.sh").write_text(f"work={WORK}\nset -- {shlex.join(pytest_arguments(tests))}\n")
     disk = folder / "disk"
@@ -107,17 +129,23 @@ def pytest_arguments(tests: Sequence[str]) -> list[str]:
 
 def fetch_kernel(folder: Path) -> Path:
     """Debian's current cloud kernel, unpacked. Errors: Failed."""
-    folder.mkdir()
-    # apt fetches as a user of its own, who has to get in here.
-    folder.parent.chmod(0o755)
-    shutil.chown(folder, "_apt")
     depends = output("apt-cache", "depends", KERNEL)
     found = re.search(r"Depends: (linux-image-\S+)", depends)
     if found is None:
         raise Failed(f"the package {KERNEL} is not known to apt (apt-get update?)")
-    output("apt-get", "download", "-qq", found[1], folder=folder)
+    return unpack([found[1]], folder)
+
+
+def unpack(packages: Sequence[str], folder: Path) -> Path:
+    """Debian packages, fetched and unpacked into one folder. Errors: Failed."""
+    folder.mkdir()
+    # apt fetches as a user of its own, who has to get in here.
+    folder.parent.chmod(0o755)
+    shutil.chown(folder, "_apt")
+    output("apt-get", "download", "-qq", *packages, folder=folder)
     unpacked = folder / "unpacked"
-    output("dpkg", "-x", str(next(folder.glob("*.deb"))), str(unpacked))
+    for package in folder.glob("*.deb"):
+        output("dpkg", "-x", str(package), str(unpacked))
     return unpacked
 
 

@@ -1,7 +1,8 @@
-"""The disk of a virtual machine, made of this host's own programs and the work tree: nothing is downloaded or installed.
+"""The disk of a virtual machine, made of this host's own programs and the work tree: nothing is installed.
 
 Programs come with the shared libraries that `ldd` names, everything else that a shell knows is busybox, and the interpreter
-and the work tree lie where they lie here, so that a virtual environment works in the machine as it does outside.
+and the work tree lie where they lie here, so that a virtual environment works in the machine as it does outside. Servers
+that this host shall not get are taken out of their unpacked packages.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ PROGRAMS: Final = (
 _FOLDERS: Final = ("dev", "etc", "proc", "root", "run", "sys", "tmp", "var/lib", "var/run", "mnt")
 _MERGED: Final = ("bin", "lib", "lib64", "sbin")
 _FILES: Final = {
-    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n_rpc:x:100:65534::/run/rpcbind:/bin/false\n"
+    "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/exports": "",
     "etc/hosts": "127.0.0.1 localhost\n",
     "etc/hostname": "guest\n",
     "etc/resolv.conf": "",
@@ -91,6 +94,19 @@ class Tree:
             if not taken and link.parent.is_dir():
                 link.symlink_to("/usr/bin/busybox")
 
+    def add_unpacked(self, packages: Path) -> None:
+        """Programs, libraries and what lies in /etc itself, of Debian packages that were unpacked into one folder."""
+        for path in sorted(packages.rglob("*")):
+            place = path.relative_to(packages)
+            wanted = place.parent.name in ("bin", "sbin", "libexec", "etc") or ".so" in path.suffixes
+            target = self.root / place
+            if not wanted or path.is_dir() or target.is_symlink() or target.exists():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target, follow_symlinks=False)
+            if not path.is_symlink():
+                self._note(path)
+
     def add_libraries(self) -> None:
         """The shared libraries of all that is in the tree, and the loader's cache of them."""
         for path in _libraries(self._linked):
@@ -114,10 +130,12 @@ def _libraries(paths: Sequence[Path]) -> list[Path]:
     return [Path(name) for name in dict.fromkeys(names) if name.startswith("/") and not name.endswith(":")]
 
 
-def fill(root: Path, work: Path, modules: Path, *, programs: Sequence[str] = PROGRAMS) -> None:
-    """A root with the interpreter that runs this, the work tree `work`, and the kernel's modules: `lib/modules/VERSION`."""
+def fill(root: Path, work: Path, modules: Path, packages: Path, *, programs: Sequence[str] = PROGRAMS) -> None:
+    """A root with the interpreter that runs this, the work tree `work`, the kernel's modules (`lib/modules/VERSION`) and
+    what is in the unpacked `packages`."""
     tree = Tree(root)
     tree.add_programs(programs)
+    tree.add_unpacked(packages)
     tree.add_folder(work, _NEEDLESS)
     _add_interpreter(tree)
     tree.add_file(Path("/usr/lib/x86_64-linux-gnu/libnftables.so.1"))

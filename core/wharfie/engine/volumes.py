@@ -21,7 +21,7 @@ from wharfie.engine.model.container import Container, MountPoint, VolumeRecord
 from wharfie.engine.settings import EngineSettings
 from wharfie.plugins.drivers import Drivers
 from wharfie.plugins.supervisor import Supervised
-from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, WharfieError
+from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, Unsupported, WharfieError
 from wharfie.spi.volume import Volume, VolumeCapability, VolumeDriver
 from wharfie.store.metadata import Metadata
 
@@ -79,6 +79,7 @@ class Volumes:
             record = self._records.get(name)
             if record is not None:
                 if driver and record.driver != driver:
+                    await self._driver(driver, f"create {name}: ")
                     raise Conflict(
                         f"create {name}: volume name must be unique: A volume named {name} already exists with the "
                         f"{record.driver} driver. Choose a different volume name."
@@ -203,10 +204,16 @@ class Volumes:
 
     async def usage(self, record: VolumeRecord) -> int:
         """Bytes, -1 when the driver cannot tell."""
-        driver = await self._drivers.get(VolumeDriver, record.driver)
-        if VolumeCapability.USAGE not in driver.capabilities:
+        try:
+            driver = await self._drivers.get(VolumeDriver, record.driver)
+            if VolumeCapability.USAGE not in driver.capabilities:
+                return -1
+            return (await driver.call(VolumeDriver.usage, record.name)).size
+        except Unsupported:
             return -1
-        return (await driver.call(VolumeDriver.usage, record.name)).size
+        except WharfieError as error:  # of one volume, which costs the others nothing
+            log.warning("the size of volume %s is not known: %s", record.name, error)
+            return -1
 
     # ---- removing
 
@@ -253,9 +260,14 @@ class Volumes:
     # ---- use
 
     async def mount(self, mount: MountPoint, container: Container) -> Path:
-        """The volume's folder, mounted for this container."""
+        """The volume's folder, mounted for this container. Errors: WharfieError with Docker's text."""
         driver = await self._drivers.get(VolumeDriver, mount.driver)
-        path = await driver.call(VolumeDriver.mount, mount.name, container.id)
+        try:
+            path = await driver.call(VolumeDriver.mount, mount.name, container.id)
+        except WharfieError as error:
+            # Of no other kind: as 404 it would be taken for a missing image, and clients would pull.
+            reason = error.message.removeprefix(f"{driver.title}: ")
+            raise WharfieError(f"error while mounting volume '{mount.source}': {reason}", details=error.details) from error
         attributes = {
             "container": container.id,
             "destination": mount.destination,

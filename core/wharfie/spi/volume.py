@@ -88,7 +88,7 @@ class VolumeDriver(Driver[VolumeCapability]):
 
     @deadline(60)
     def usage(self, name: str) -> Usage:
-        """Space that the volume takes (USAGE). Errors: NotFound."""
+        """Space that the volume takes (USAGE). Errors: NotFound, Unsupported (not of this volume)."""
         raise Unsupported(f'volume driver "{self.name}" cannot tell the size of a volume')
 
     @abstractmethod

@@ -1,12 +1,39 @@
-"""A file system with project quotas, in a file of the tests' own."""
+"""Drivers of the tests' own, and a file system with project quotas in a file."""
 
 from __future__ import annotations
 
+import logging
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from wharfie_volume_local.driver import LocalDriver
+
+from wharfie.spi.driver import Context, HostFacts
+from wharfie.spi.mount_points import unmount
+
+
+@pytest.fixture
+def make_driver() -> Iterator[Callable[[Path], LocalDriver]]:
+    """Opens drivers on folders of the test's own; what their volumes have mounted goes with the test."""
+    made: list[LocalDriver] = []
+    facts = HostFacts(kernel=(6, 1), architecture="amd64", cgroup="v1", cpus=2, memory=1 << 30)
+
+    def make(root: Path) -> LocalDriver:
+        root.mkdir(mode=0o700, exist_ok=True)
+        log = logging.getLogger("volume")
+        context = Context(state=root, run=root, instance="0" * 8, log=log, host=facts, emit=lambda event: None)
+        driver = LocalDriver(context, None)
+        driver.open()
+        made.append(driver)
+        return driver
+
+    yield make
+    for driver in made:
+        driver.close()
+        for volume in driver.volumes():
+            unmount(volume.mountpoint)
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from wharfie_volume_local import quota
 from wharfie_volume_local.driver import LocalDriver
 
 from wharfie.kit import VolumeContract
-from wharfie.spi.driver import Context, HostFacts
 from wharfie.spi.errors import InvalidArgument
 from wharfie.spi.volume import VolumeCapability
 
@@ -32,16 +30,8 @@ class TestLimited(VolumeContract):
 
 
 @pytest.fixture
-def driver(quotas: Path) -> Iterator[LocalDriver]:
-    state = Path(tempfile.mkdtemp(dir=quotas))
-    facts = HostFacts(kernel=(6, 1), architecture="amd64", cgroup="v1", cpus=2, memory=1 << 30)
-    log = logging.getLogger("volume")
-    made = LocalDriver(
-        Context(state=state, run=state, instance="0" * 8, log=log, host=facts, emit=lambda event: None), None
-    )
-    made.open()
-    yield made
-    made.close()
+def driver(make_driver: Callable[[Path], LocalDriver], quotas: Path) -> LocalDriver:
+    return make_driver(Path(tempfile.mkdtemp(dir=quotas)))
 
 
 def fill(folder: Path, size: int) -> None:

@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 from wharfie.spi import sizes
 from wharfie.spi.call import progress
 from wharfie.spi.driver import Context, Fault, Strings, Usage
-from wharfie.spi.errors import DataLoss, InvalidArgument, WharfieError
-from wharfie.spi.mount_points import is_mounted, unmount
+from wharfie.spi.errors import DataLoss, InvalidArgument, NotFound, Unsupported, WharfieError
+from wharfie.spi.mount_points import is_mounted
 from wharfie.spi.volume import Volume, VolumeCapability, VolumeDriver
 from wharfie.spi.volume_records import Record, VolumeRecords
 from wharfie_volume_local import mounting, quota
@@ -81,7 +81,7 @@ class LocalDriver(VolumeDriver):
         folder = self._records.folder(name)
         if not folder.exists():
             return
-        unmount(folder / "_data")
+        self._end_mount(name)
         self._uses.pop(name, None)
         with self._projects:
             project = quota.project_of(folder / "_data")
@@ -99,11 +99,13 @@ class LocalDriver(VolumeDriver):
     def mount(self, name: str, mount_id: str) -> Path:
         volume = self.get(name)
         path = self._records.folder(name) / "_data"
+        if needs_mount(volume.options) and is_mounted(path):  # no look at it: its server may not answer
+            self._uses.setdefault(name, set()).add(mount_id)
+            return path
         if not path.is_dir():
             raise DataLoss(f"mount {name}: the volume's folder {path} is gone; somebody removed it by hand")
         if needs_mount(volume.options):
-            if not is_mounted(path):
-                mounting.mount(volume.options["device"], path, volume.options["type"], volume.options.get("o", ""))
+            mounting.mount(volume.options["device"], path, volume.options["type"], volume.options.get("o", ""))
             self._uses.setdefault(name, set()).add(mount_id)
         return path
 
@@ -113,11 +115,12 @@ class LocalDriver(VolumeDriver):
             return
         uses.discard(mount_id)
         if not uses:
-            unmount(self._records.folder(name) / "_data")
+            self._end_mount(name)
             self._uses.pop(name, None)
 
     def usage(self, name: str) -> Usage:
-        self.get(name)
+        if needs_mount(self.get(name).options):
+            raise Unsupported(f"volume {name} is a file system of its own, whose files are not counted")
         return _measure(self._records.folder(name) / "_data")
 
     def reconcile(self, mounts: Mapping[str, frozenset[str]]) -> Sequence[Fault]:
@@ -126,7 +129,10 @@ class LocalDriver(VolumeDriver):
         for volume in self.volumes():
             wanted = mounts.get(volume.name, frozenset())
             if not wanted and needs_mount(volume.options):
-                unmount(self._records.folder(volume.name) / "_data")
+                try:
+                    self._end_mount(volume.name)
+                except WharfieError as error:
+                    faults.append(Fault(object=volume.name, reason=error.message))
         for name, ids in mounts.items():
             try:
                 for mount_id in ids:
@@ -134,6 +140,13 @@ class LocalDriver(VolumeDriver):
             except WharfieError as error:
                 faults.append(Fault(object=name, reason=error.message))
         return faults
+
+    def _end_mount(self, name: str) -> None:
+        try:
+            kind = self._records.read(name).options.get("type", "")
+        except (NotFound, DataLoss):  # what it was is not known any more
+            kind = ""
+        mounting.end(self._records.folder(name) / "_data", kind)
 
     def _make(self, name: str, options: Strings) -> None:
         draft = self._staging / secrets.token_hex(12)

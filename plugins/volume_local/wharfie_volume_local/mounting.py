@@ -1,18 +1,17 @@
-"""mount(2) and Docker's mount options."""
+"""Docker's mount options, and what they mean to the kernel."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from wharfie.spi import loop_devices
-from wharfie.spi.errors import InvalidArgument, Unavailable, WharfieError, from_os_error
+from wharfie.spi.errors import DriverError, InvalidArgument, Unavailable, WharfieError, from_os_error
 from wharfie.spi.mount_points import unmount
+from wharfie_volume_local import mount_call, network
 
 # From the Linux kernel's headers (mount.h, fs.h).
 MS_RDONLY = 0x1
@@ -73,21 +72,11 @@ _PROPAGATION = {
     "unbindable": MS_UNBINDABLE,
     "runbindable": MS_UNBINDABLE | MS_REC,
 }
-_NETWORK = ("nfs", "nfs4", "cifs")
-_ADDRESS = re.compile(r"(?<![a-z])addr=([^,]*)")
-_SECRET = re.compile(r"(password|pass)=[^,]*")
-_PEER_ERRORS = (
-    errno.ETIMEDOUT,
-    errno.ECONNREFUSED,
-    errno.ECONNRESET,
-    errno.EHOSTUNREACH,
-    errno.EHOSTDOWN,
-    errno.ENETUNREACH,
-    errno.EIO,
+_SECRET = re.compile(r"((?:password2?|pass)=)[^,]*")
+_SERVER_ERRORS = (
+    *(errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EHOSTUNREACH, errno.EHOSTDOWN),
+    *(errno.ENETUNREACH, errno.ENETDOWN, errno.EIO, errno.EAGAIN, errno.EPROTONOSUPPORT),
 )
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,57 +108,59 @@ def mount(device: str, target: Path, type: str, text: str) -> None:
     """Mount as `mount -t type -o text device target` would, a file that holds a file system by a loop device. A failure
     leaves nothing mounted.
 
-    Errors: InvalidArgument (the kernel does not know the type or an option), Unavailable (the server does not answer),
-    others by number.
+    Errors, in Docker's words: InvalidArgument (what the kernel says to the type, the device or an option), Unavailable (the
+    server does not answer), Forbidden, OutOfSpace.
     """
     options = Options.parse(text)
-    data = _resolve(options.data) if type in _NETWORK else options.data
-    if not options.flags & MS_BIND and type not in _NETWORK and Path(device).is_file():
+    if type in network.TYPES:
+        device, data = network.resolve(type, device, options.data)
+        _check(network.mount(device, target, type, options.flags, data), device, target, type, options.flags, data)
+    elif not options.flags & MS_BIND and Path(device).is_file():
         try:
             with loop_devices.attached(Path(device), read_only=bool(options.flags & MS_RDONLY)) as block_device:
-                _mount(block_device, target, type, options.flags, data, text)
+                _mount(block_device, target, type, options.flags, options.data)
         except OSError as error:
             raise Unavailable(
                 f"failed to mount local volume: a loop device for {device}: {error.strerror or error}"
             ) from error
     else:
-        _mount(device, target, type, options.flags, data, text)
+        _mount(device, target, type, options.flags, options.data)
     try:
         if options.flags & MS_BIND and options.flags & ~(MS_BIND | MS_REC):
             # A bind mount takes the source's flags; its own need a second call.
-            _mount(device, target, type, (options.flags & ~MS_REC) | MS_REMOUNT, data, text)
+            _mount(device, target, type, (options.flags & ~MS_REC) | MS_REMOUNT, options.data)
         if options.propagation:
-            _mount("", target, "", options.propagation, "", text)
+            _mount("", target, "", options.propagation, "")
     except WharfieError:
-        unmount(target)
+        end(target, type)
         raise
 
 
-def _mount(device: str, target: Path, type: str, flags: int, data: str, text: str) -> None:
-    result = _libc.mount(device.encode(), os.fsencode(target), type.encode(), flags, data.encode())
-    if result == 0:
+def end(target: Path, type: str) -> None:
+    """Undo `mount`, of this type. May be repeated. Errors: Unavailable (the server does not answer, and holds it)."""
+    network.unmount(target) if type in network.TYPES else unmount(target)
+
+
+def _mount(device: str, target: Path, type: str, flags: int, data: str) -> None:
+    _check(mount_call.call(device, str(target), type, flags, data), device, target, type, flags, data)
+
+
+def _check(number: int, device: str, target: Path, type: str, flags: int, data: str) -> None:
+    """Raise what the kernel's error number means."""
+    if number == 0:
         return
-    number = ctypes.get_errno()
-    shown = _SECRET.sub(r"\1=********", text)
-    reason = os.strerror(number).lower()
-    what = f"failed to mount local volume: mount {device}:{target}, type {type}, options {shown!r}: {reason}"
+    words = [f"mount {device}:{target}" if device else f"mount {target}"]
+    if flags:
+        words.append(f"flags: {flags:#x}")
+    if data:
+        words.append("data: " + _SECRET.sub(r"\1********", data))
+    what = f"failed to mount local volume: {', '.join(words)}: {os.strerror(number).lower()}"
+    details = {"errno": errno.errorcode.get(number, str(number))}
     if number == errno.ENODEV:
-        raise InvalidArgument(f"{what}; this kernel has no file system {type!r} (see /proc/filesystems)")
-    if number == errno.EINVAL:
-        raise InvalidArgument(f"{what}; the file system refused an option, the kernel's log may say which")
-    if type in _NETWORK and number in _PEER_ERRORS:
-        raise Unavailable(f"{what}; is the server up and does it export the volume to this host?")
+        raise InvalidArgument(f"{what} (this kernel has no file system {type!r})", details=details)
+    if type in network.TYPES and number in _SERVER_ERRORS:
+        raise Unavailable(what, details=details)
     mapped = from_os_error(OSError(number, os.strerror(number)))
-    raise mapped.__class__(what, details=mapped.details)
-
-
-def _resolve(data: str) -> str:
-    """The kernel takes only an address for `addr=`; users write names."""
-    match = _ADDRESS.search(data)
-    if match is None:
-        return data
-    try:
-        address = socket.getaddrinfo(match[1], None, type=socket.SOCK_STREAM)[0][4][0]
-    except OSError as error:
-        raise Unavailable(f"error resolving passed in network volume address {match[1]!r}: {error}") from None
-    return data.replace(match[0], f"addr={address}", 1)
+    # What the user named is not there or not right: no failure of the driver, which would count against it.
+    kind = InvalidArgument if isinstance(mapped, DriverError) else mapped.__class__
+    raise kind(what, details=details)
