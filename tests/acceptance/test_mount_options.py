@@ -78,6 +78,124 @@ def test_an_image_as_a_volume(daemon, name):
     assert "No such image: none:1" in text
 
 
+@pytest.mark.parametrize(
+    ("bind", "message"),
+    [
+        ("vol:/m:copy", "invalid mode: copy"),
+        ("vol:/m:ro,ro", "invalid mode: ro,ro"),
+        ("vol:/m:nocopy,nocopy", "invalid mode: nocopy,nocopy"),
+        ("/tmp:/m:z,Z", "invalid mode: z,Z"),
+        ("/tmp:/m:shared,slave", "invalid mode: shared,slave"),
+        ("/tmp:/m:delegated,cached", "invalid mode: delegated,cached"),
+        ("/tmp:/m:ro,", "invalid mode: ro,"),
+        ("vol:ro", "invalid volume specification: 'vol:ro'"),
+        ("/m:rprivate", "invalid volume specification: '/m:rprivate'"),
+        (
+            "/tmp:/m:nocopy",
+            "invalid volume specification: '/tmp:/m:nocopy': invalid mount config for type \"bind\": field VolumeOptions "
+            "must not be specified",
+        ),
+        (
+            "vol:/m:rshared",
+            "invalid volume specification: 'vol:/m:rshared': invalid mount config for type \"volume\": field BindOptions "
+            "must not be specified",
+        ),
+    ],
+)
+def test_a_bind_that_says_too_much(daemon, name, bind, message):
+    """Texts of a real dockerd, 20.10."""
+    body = {"Image": "busybox", "HostConfig": {"Binds": [bind]}}
+    assert daemon.request("POST", f"/containers/create?name={name}", body) == (400, {"message": message})
+
+
+@pytest.mark.parametrize("mode", ["cached", "consistent,ro,z", "delegated,nocopy,Z"])
+def test_what_only_docker_desktop_heeds_is_taken(daemon, name, mode):
+    assert daemon.docker("run", "--rm", "-v", f"{name}:/m:{mode}", "busybox", "echo", "fine") == "fine"
+
+
+@pytest.mark.parametrize(
+    ("mount", "message"),
+    [
+        ({"Type": "odd", "Source": "a", "Target": "/m"}, 'invalid mount config for type "odd": mount type unknown'),
+        (
+            {"Type": "bind", "Source": "/etc/passwd/x", "Target": "/m"},
+            'invalid mount config for type "bind": stat /etc/passwd/x: not a directory',
+        ),
+        (
+            {"Type": "bind", "Source": "/tmp", "Target": "/m", "VolumeOptions": {}},
+            'invalid mount config for type "bind": field VolumeOptions must not be specified',
+        ),
+        (
+            {"Type": "volume", "Source": "vol", "Target": "/m", "BindOptions": {}},
+            'invalid mount config for type "volume": field BindOptions must not be specified',
+        ),
+        (
+            {"Type": "tmpfs", "Target": "/m", "BindOptions": {}},
+            'invalid mount config for type "tmpfs": field BindOptions must not be specified',
+        ),
+        (
+            {"Type": "volume", "Target": "/m", "ReadOnly": True},
+            'invalid mount config for type "volume": must not set ReadOnly mode when using anonymous volumes',
+        ),
+        (
+            {"Type": "volume", "Source": "/abs", "Target": "/m"},
+            'create /abs: "/abs" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are '
+            "allowed. If you intended to pass a host directory, use absolute path",
+        ),
+    ],
+)
+def test_a_mount_that_makes_no_sense(daemon, name, mount, message):
+    """Texts of a real dockerd, 20.10."""
+    body = {"Image": "busybox", "HostConfig": {"Mounts": [mount]}}
+    assert daemon.request("POST", f"/containers/create?name={name}", body) == (400, {"message": message})
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [("folder", "/etc/passwd"), ("file", "/etc")], ids=["folder on file", "file on folder"]
+)
+def test_a_folder_onto_a_file_and_the_other_way(daemon, name, tmp_path, source, target):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    daemon.docker("create", "--name", name, "-v", f"{tmp_path / source}:{target}", "busybox", "true")
+    status, answer = daemon.request("POST", f"/containers/{name}/start")
+    assert status == 400
+    assert f'error mounting "{tmp_path / source}" to rootfs at "{target}": mount ' in answer["message"]
+    assert answer["message"].endswith(
+        ": not a directory: unknown: Are you trying to mount a directory onto a file (or vice-versa)? Check if the "
+        "specified host path exists and is the expected type"
+    )
+    assert daemon.inspect(name)["State"]["ExitCode"] == 127
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"VolumesFrom": ["{}:zz"]}, "invalid mode: zz"),
+        ({"VolumesFrom": ["{}:nocopy"]}, "invalid mode: nocopy"),
+        ({"VolumesFrom": [""]}, "volumes-from specification cannot be an empty string"),
+        ({"Tmpfs": {"m": ""}}, "invalid mount path: 'm' mount path must be absolute"),
+        ({"Tmpfs": {"/": ""}}, "invalid specification: destination can't be '/'"),
+    ],
+)
+def test_volumes_of_others_and_tmpfs_that_are_refused(daemon, name, options, message):
+    """Texts of a real dockerd, 20.10."""
+    daemon.docker("create", "--name", f"{name}-donor", "-v", f"{name}:/v", "busybox")
+    if "VolumesFrom" in options:
+        options = {"VolumesFrom": [text.format(f"{name}-donor") for text in options["VolumesFrom"]]}
+    body = {"Image": "busybox", "HostConfig": options}
+    assert daemon.request("POST", f"/containers/create?name={name}", body) == (400, {"message": message})
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("", "rw ro"), (":rw", "rw ro"), (":ro,z", "ro ro")])
+def test_volumes_of_others_with_a_mode(daemon, name, mode, expected):
+    """What is read-only there is never writable here."""
+    donor = f"{name}-donor"
+    daemon.docker("create", "--name", donor, "-v", f"{name}-a:/a", "-v", f"{name}-b:/b:ro", "--tmpfs", "/t", "busybox")
+    line = "grep -E ' /(a|b|t) ' /proc/mounts | sort -k2 | cut -d' ' -f4 | cut -d, -f1"
+    output = daemon.docker("run", "--rm", "--volumes-from", f"{donor}{mode}", "busybox", "sh", "-c", line)
+    assert output.split() == expected.split()
+
+
 def test_named_pipes_are_refused(daemon):
     text = daemon.docker("create", "--mount", "type=npipe,source=/a,target=/b", "busybox", status=1, both=True)
     assert "named pipes are of Windows" in text

@@ -6,18 +6,26 @@ Later entries win over earlier ones for one destination, in this order: the imag
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from wharfie.engine.identity import NAME_CHARACTERS, NAME_PATTERN, check_volume_name
+from wharfie.engine.identity import check_volume_name
 from wharfie.engine.model.container import Container, MountPoint
 from wharfie.engine.model.host import MountSpec, TmpfsOptions
 from wharfie.spi.errors import InvalidArgument, NotFound, Unsupported, WharfieError
 
 _PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
-_MODES = frozenset({"ro", "rw", "nocopy", "z", "Z", "copy"})
+_MODES = (
+    frozenset({"ro", "rw"}),
+    frozenset({"z", "Z"}),
+    frozenset({"nocopy"}),
+    frozenset({"consistent", "cached", "delegated"}),  # of Docker Desktop; they say nothing here
+    _PROPAGATIONS,
+)
+"""What a mode may say: one word at most of each."""
 
 
 def parse_bind(text: str, default_driver: str) -> MountPoint:
@@ -32,30 +40,41 @@ def parse_bind(text: str, default_driver: str) -> MountPoint:
         return _volume("", _destination(text, parts[0], "volume"), "", default_driver)
     source, target = parts[0], parts[1]
     mode = parts[2] if len(parts) == 3 else ""
-    words = mode.split(",") if mode else []
-    propagation = [word for word in words if word in _PROPAGATIONS]
-    unknown = [word for word in words if word not in _MODES | _PROPAGATIONS]
-    if unknown or len(propagation) > 1 or {"ro", "rw"} <= set(words):
+    if len(parts) == 2 and _is_mode(target):
+        raise InvalidArgument(f"invalid volume specification: '{text}'")
+    if mode and not _is_mode(mode):
         raise InvalidArgument(f"invalid mode: {mode}")
-    read_only = "ro" in words
-    if source.startswith("/"):
+    words = mode.split(",")
+    propagation = next((word for word in words if word in _PROPAGATIONS), "")
+    kind = "bind" if source.startswith("/") else "volume"
+    destination = _destination(text, target, kind)
+    if "nocopy" in words if kind == "bind" else propagation:
+        extra = "VolumeOptions" if kind == "bind" else "BindOptions"
+        raise InvalidArgument(
+            f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": field {extra} must not be "
+            "specified"
+        )
+    if kind == "bind":
         return MountPoint(
             type="bind",
             source=posixpath.normpath(source),
-            destination=_destination(text, target, "bind"),
+            destination=destination,
             mode=mode,
-            rw=not read_only,
-            propagation=propagation[0] if propagation else "rprivate",
+            rw="ro" not in words,
+            propagation=propagation or "rprivate",
             options=["create"],
         )
-    if propagation:
-        raise InvalidArgument(f"invalid volume specification: '{text}': invalid mode: {mode}")
-    destination = _destination(text, target, "volume")
     check_volume_name(source)
     mount = _volume(source, destination, mode, default_driver)
-    mount.rw = not read_only
+    mount.rw = "ro" not in words
     mount.copy_up = "nocopy" not in words
     return mount
+
+
+def _is_mode(text: str) -> bool:
+    words = text.split(",")
+    known = all(any(word in group for group in _MODES) for word in words)
+    return known and all(sum(word in group for word in words) <= 1 for group in _MODES)
 
 
 def _volume(name: str, destination: str, mode: str, driver: str) -> MountPoint:
@@ -87,7 +106,7 @@ def parse_mount(spec: MountSpec, default_driver: str) -> MountPoint:
             raise InvalidArgument(f"{wrong}named pipes are of Windows: on Linux bind the socket's folder or file")
         if spec.type == "cluster":
             raise InvalidArgument(f"{wrong}cluster volumes need a swarm, which this daemon is not part of")
-        raise InvalidArgument(f"{wrong}mount type unknown: {spec.type!r}")
+        raise InvalidArgument(f"{wrong}mount type unknown")
     if not spec.target:
         raise InvalidArgument(f"{wrong}field Target must not be empty")
     if not spec.target.startswith("/"):
@@ -115,11 +134,10 @@ def parse_mount(spec: MountSpec, default_driver: str) -> MountPoint:
     mount.subpath = _subpath(own.subpath if own else "", wrong)
     if mount.subpath and not spec.source:
         raise InvalidArgument(f"{wrong}must not set Subpath when using anonymous volumes")
-    if spec.source and NAME_PATTERN.fullmatch(spec.source) is None:
-        raise InvalidArgument(
-            f'{wrong}"{spec.source}" includes invalid characters for a local volume name, only "{NAME_CHARACTERS}" are '
-            "allowed. If you intended to pass a host directory, use absolute path"
-        )
+    if spec.source:
+        check_volume_name(spec.source)
+    elif spec.read_only:
+        raise InvalidArgument(f"{wrong}must not set ReadOnly mode when using anonymous volumes")
     return mount
 
 
@@ -159,8 +177,8 @@ def _parse_bind_mount(spec: MountSpec, target: str, wrong: str) -> MountPoint:
         raise InvalidArgument(f"{wrong}invalid propagation mode: {propagation}")
     below = _read_only_below(spec, propagation, wrong)
     create = bool(options and options.create_mountpoint)
-    if not create and not Path(spec.source).exists():
-        raise InvalidArgument(f"{wrong}bind source path does not exist: {spec.source}")
+    if not create:
+        check_source(spec.source)
     return MountPoint(
         type="bind",
         source=posixpath.normpath(spec.source),
@@ -171,6 +189,18 @@ def _parse_bind_mount(spec: MountSpec, target: str, wrong: str) -> MountPoint:
         read_only_below=below,
         options=["create"] if create else [],
     )
+
+
+def check_source(source: str) -> None:
+    """Whether a bind's source is there. Errors: InvalidArgument with Docker's texts."""
+    wrong = 'invalid mount config for type "bind": '
+    try:
+        Path(source).stat()
+    except FileNotFoundError:
+        raise InvalidArgument(f"{wrong}bind source path does not exist: {source}") from None
+    except (OSError, ValueError) as error:
+        reason = os.strerror(error.errno or 0).lower() if isinstance(error, OSError) else "invalid argument"
+        raise InvalidArgument(f"{wrong}stat {source}: {reason}") from None
 
 
 def _read_only_below(spec: MountSpec, propagation: str, wrong: str) -> Literal["", "never", "always"]:
@@ -237,8 +267,11 @@ def _check_tmpfs(options: str) -> None:
 def parse_volumes_from(text: str, find: Callable[[str], Container]) -> list[MountPoint]:
     """`--volumes-from CONTAINER[:ro|rw]`: the other container's volumes and binds."""
     name, _, mode = text.partition(":")
-    if not name or mode not in ("", "ro", "rw", "z", "Z"):
-        raise InvalidArgument(f"invalid volumes-from specification: {text!r}: invalid mode: {mode}")
+    words = mode.split(",") if mode else []
+    if not name:
+        raise InvalidArgument("volumes-from specification cannot be an empty string")
+    if words and (not _is_mode(mode) or "nocopy" in words):
+        raise InvalidArgument(f"invalid mode: {mode}")
     try:
         other = find(name)
     except NotFound as error:
@@ -248,8 +281,7 @@ def parse_volumes_from(text: str, find: Callable[[str], Container]) -> list[Moun
     for mount in other.mounts:
         if mount.type in ("bind", "volume"):
             shared = mount.model_copy(update={"copy_up": False, "anonymous": False})
-            if mode in ("ro", "rw"):
-                shared.rw = mode == "rw" and mount.rw
+            shared.rw = mount.rw and "ro" not in words
             mounts.append(shared)
     return mounts
 
@@ -277,8 +309,10 @@ def plan_mounts(
         chosen[mount.destination] = mount
     for destination in tmpfs:
         target = posixpath.normpath(destination)
-        if not target.startswith("/") or target == "/":
-            raise InvalidArgument(f"invalid mount path: '{destination}' mount path must be absolute, and not the root")
+        if not target.startswith("/"):
+            raise InvalidArgument(f"invalid mount path: '{destination}' mount path must be absolute")
+        if target == "/":
+            raise InvalidArgument("invalid specification: destination can't be '/'")
         if target in named:
             raise InvalidArgument(f"Duplicate mount point: {target}")
         _check_tmpfs(tmpfs[destination])

@@ -8,6 +8,7 @@ shared by the clones alone.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -111,8 +112,10 @@ class Root:
                 self._file_system(entry, target, type=entry.type)
             os.close(target)
         except OSError as error:
-            message = f"error mounting {entry.describe()}: {error.strerror or reason(error)}"
-            raise InvalidArgument(message) from error
+            told = error.strerror not in (None, os.strerror(error.errno or 0))  # with the call that failed
+            raise InvalidArgument(
+                f"error mounting {entry.describe()}: {error.strerror if told else reason(error)}"
+            ) from error
 
     def _is_there(self, path: str) -> bool:
         try:
@@ -158,6 +161,8 @@ class Root:
         raise InvalidArgument(f'"{entry.destination}" cannot be mounted because it is inside /proc')
 
     def _bind(self, entry: MountEntry, tree: int, target: int) -> None:
+        if is_directory(tree) != is_directory(target):  # which the kernel calls an invalid argument
+            raise OSError(errno.ENOTDIR, f"mount {entry.source}:{entry.destination}: not a directory")
         if entry.attr_set or entry.attr_clr:
             mount_setattr(tree, "", 0, attr_set=entry.attr_set, attr_clr=entry.attr_clr)
         if entry.all_set or entry.all_clr:

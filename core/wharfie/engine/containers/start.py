@@ -28,7 +28,7 @@ from wharfie.engine.events import Events
 from wharfie.engine.identity import new_id, rfc3339
 from wharfie.engine.model.base import NO_TIME
 from wharfie.engine.model.container import Container, MountPoint
-from wharfie.engine.mounts import oci_mounts
+from wharfie.engine.mounts import check_source, oci_mounts
 from wharfie.engine.networks.endpoints import Endpoints, forget_joined
 from wharfie.engine.settings import EngineSettings
 from wharfie.engine.spec import assemble, cdi
@@ -51,7 +51,12 @@ from wharfie.spi.runtime import (
 )
 from wharfie.spi.storage import StorageDriver
 
-_MISSING = ("executable file not found", "no such file or directory")
+_NO_FOLDER = "not a directory"
+_WRONG_KIND = (
+    "Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the "
+    "expected type"
+)
+_MISSING = ("executable file not found", "no such file or directory", _NO_FOLDER)
 NOT_IN_IMAGE = ("unable to find user", "unable to find group")
 """What Docker looks up before it asks the runtime, and says without the runtime's name."""
 _NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error")
@@ -293,12 +298,12 @@ def _write_config(bundle: Path, document: Mapping[str, Any]) -> None:
 def _check_source(mount: MountPoint) -> None:
     """A bind's source, made if `-v` named a missing folder (Docker makes it, owned by root)."""
     source = Path(mount.source)
-    if source.exists():
-        return
     if "create" not in mount.options:
-        raise InvalidArgument(f'invalid mount config for type "bind": bind source path does not exist: {mount.source}')
+        check_source(mount.source)
+        return
     try:
-        source.mkdir(mode=0o755, parents=True)
+        if not source.exists():
+            source.mkdir(mode=0o755, parents=True)
     except OSError as error:
         raise WharfieError(
             f"error while creating mount source path '{mount.source}': mkdir {mount.source}: {str(error.strerror).lower()}"
@@ -311,6 +316,8 @@ def _not_executed(container: Container, error: InvalidArgument) -> WharfieError:
         "failed to create task for container: failed to create shim task: OCI runtime create failed: "
         f"{container.runtime} create failed: unable to start container process: {error.message}: unknown"
     )
+    if _NO_FOLDER in error.message:
+        text += f": {_WRONG_KIND}"
     if error.message.startswith(NOT_IN_IMAGE):
         return WharfieError(error.message, details=error.details)
     kind = InvalidArgument if _exit_code(error) != 128 else WharfieError
