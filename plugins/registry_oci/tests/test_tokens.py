@@ -7,7 +7,6 @@ import json
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from wharfie_registry_oci.auth import parse_challenges
 
 from wharfie.spi.errors import NotFound, Unauthorized, Unavailable
 from wharfie.spi.registry import Credentials, Reference
@@ -119,12 +118,3 @@ def test_a_token_server_elsewhere_must_have_tls(driver, script, reply_with) -> N
     registry.answer = lambda handler: reply_with(handler, 401, WWW_Authenticate=challenge)
     with pytest.raises(Unavailable, match="without TLS"):
         driver().resolve(Reference(server=registry.address, repository="x", tag="1"), ME)
-
-
-def test_challenges() -> None:
-    both = parse_challenges('Basic realm="a, b", Bearer realm="https://t/",service="s",scope="repository:x:pull,push"')
-    assert [(challenge.scheme, dict(challenge.parameters)) for challenge in both] == [
-        ("bearer", {"realm": "https://t/", "service": "s", "scope": "repository:x:pull,push"}),
-        ("basic", {"realm": "a, b"}),
-    ]
-    assert parse_challenges("Negotiate abc") == []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -14,8 +12,24 @@ from urllib.parse import urlencode, urljoin
 import httpx
 
 from wharfie.spi.call import progress
+from wharfie.spi.distribution import (
+    ACCEPT,
+    INDEX,
+    PAGE_LIMIT,
+    PAGES_LIMIT,
+    Challenge,
+    basic,
+    begin_of,
+    familiar,
+    next_page,
+    parse_challenges,
+    read_object,
+    referrer,
+    unavailable,
+    write,
+)
 from wharfie.spi.driver import Context, FileDescriptor, Strings
-from wharfie.spi.errors import Cancelled, NotFound, Unauthorized, Unsupported, WharfieError
+from wharfie.spi.errors import NotFound, Unauthorized, Unsupported, WharfieError
 from wharfie.spi.registry import (
     MANIFEST_LIMIT,
     Credentials,
@@ -27,30 +41,16 @@ from wharfie.spi.registry import (
     RegistryDriver,
     SearchResult,
 )
-from wharfie_registry_oci.auth import Challenge, basic, parse_challenges
 from wharfie_registry_oci.endpoints import Endpoint, Endpoints
-from wharfie_registry_oci.failures import familiar, unavailable, unreachable
-from wharfie_registry_oci.http import Body, Http, NoTls, read_limited, read_object
+from wharfie_registry_oci.failures import unreachable
+from wharfie_registry_oci.http import Body, Http, NoTls, read_limited
 from wharfie_registry_oci.requests import Requests, pulling, pushing
 from wharfie_registry_oci.settings import Settings
 from wharfie_registry_oci.upload import Upload
 
-_INDEX = "application/vnd.oci.image.index.v1+json"
-_ACCEPT = ", ".join(
-    (
-        _INDEX,
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    )
-)
 _CANNOT_SAY = (500, 502, 504)
 """Of a blob that a registry has in pieces, after its disk was full; sent once more it is whole."""
 _FOREIGN = ("foreign", "nondistributable")
-_TAGS_LIMIT = 16 << 20
-_PAGES = 1000
-_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*rel="?next"?')
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-")
 
 
 class OciDriver(RegistryDriver):
@@ -88,7 +88,7 @@ class OciDriver(RegistryDriver):
 
     def resolve(self, ref: Reference, auth: Credentials | None) -> Manifest:
         path = f"/v2/{ref.repository}/manifests/{ref.digest or ref.tag}"
-        query = pulling(ref, path, {"Accept": _ACCEPT}, needs="pull" if ref.digest else "resolve")
+        query = pulling(ref, path, {"Accept": ACCEPT}, needs="pull" if ref.digest else "resolve")
         with self._requests.answer(ref, query, auth) as response:
             data = read_limited(response, MANIFEST_LIMIT, f"the manifest of {familiar(ref)}")
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
@@ -101,7 +101,7 @@ class OciDriver(RegistryDriver):
         if offset >= blob.size:
             return
         with self._blob(ref, blob, headers, auth) as response:
-            skip = offset - _start(response)
+            skip = offset - begin_of(response.status_code, response.headers)
             if skip < 0:
                 raise unavailable(f"the registry {ref.server} sent another part of blob {blob.digest} than was asked for")
             _copy(response, out, skip=skip, count=blob.size - offset)
@@ -138,33 +138,33 @@ class OciDriver(RegistryDriver):
     def tags(self, ref: Reference, auth: Credentials | None) -> Sequence[str]:
         path = f"/v2/{ref.repository}/tags/list"
         found: list[str] = []
-        for _ in range(_PAGES):
+        for _ in range(PAGES_LIMIT):
             with self._requests.answer(ref, pulling(ref, path, {}, needs="resolve"), auth) as response:
-                body = read_limited(response, _TAGS_LIMIT, f"the list of tags of {familiar(ref)}")
-                link = _NEXT.search(response.headers.get("Link", ""))
-            page = read_object(body).get("tags")
+                body = read_limited(response, PAGE_LIMIT, f"the list of tags of {familiar(ref)}")
+                more = next_page(response.headers)
+            page = read_object(body, "the list of tags").get("tags")
             found += [tag for tag in page if isinstance(tag, str)] if isinstance(page, list) else []
-            if link is None:
+            if more is None:
                 return found
-            path = urljoin(str(response.request.url), link[1])
+            path = urljoin(str(response.request.url), more)
         raise unavailable(f"the list of tags of {familiar(ref)} does not end")
 
     def referrers(self, ref: Reference, subject: Descriptor, auth: Credentials | None) -> Sequence[Descriptor]:
         path = f"/v2/{ref.repository}/referrers/{subject.digest}"
         found: list[Descriptor] = []
-        for _ in range(_PAGES):
-            query = replace(pulling(ref, path, {"Accept": _INDEX}, needs="resolve"), at_home=True)
+        for _ in range(PAGES_LIMIT):
+            query = replace(pulling(ref, path, {"Accept": INDEX}, needs="resolve"), at_home=True)
             try:
                 with self._requests.answer(ref, query, auth) as response:
                     body = read_limited(response, MANIFEST_LIMIT, f"the referrers of {subject.digest}")
-                    link = _NEXT.search(response.headers.get("Link", ""))
+                    more = next_page(response.headers)
             except NotFound as error:
                 raise Unsupported(f"the registry {ref.server} has no referrers API: {error.message}") from error
-            rows = read_object(body).get("manifests")
-            found += [_descriptor(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-            if link is None:
+            rows = read_object(body, "the list of referrers").get("manifests")
+            found += [referrer(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+            if more is None:
                 return found
-            path = urljoin(str(response.request.url), link[1])
+            path = urljoin(str(response.request.url), more)
         raise unavailable(f"the list of referrers of {subject.digest} does not end")
 
     def search(self, server: str, term: str, limit: int, auth: Credentials | None) -> Sequence[SearchResult]:
@@ -179,7 +179,8 @@ class OciDriver(RegistryDriver):
                     self._endpoints.answered(endpoint)
                     if response.status_code != 200:
                         raise unavailable(f"unexpected status code {response.status_code} from {url}")
-                    found = read_object(read_limited(response, _TAGS_LIMIT, f"the answer of {url}")).get("results")
+                    body = read_limited(response, PAGE_LIMIT, f"the answer of {url}")
+                    found = read_object(body, f"the answer of {url}").get("results")
             except NoTls as error:
                 last = error.cause
                 continue
@@ -234,17 +235,6 @@ class OciDriver(RegistryDriver):
         raise Unauthorized(f"login attempt to {url} failed with status: {said}")
 
 
-def _descriptor(row: Mapping[str, object]) -> Descriptor:
-    size, annotations = row.get("size"), row.get("annotations")
-    return Descriptor(
-        media_type=str(row.get("mediaType") or ""),
-        digest=str(row.get("digest") or ""),
-        size=size if isinstance(size, int) else 0,
-        artifact_type=str(row.get("artifactType") or ""),
-        annotations={str(key): str(value) for key, value in annotations.items()} if isinstance(annotations, dict) else {},
-    )
-
-
 def _search_result(row: Mapping[str, object]) -> SearchResult:
     stars = row.get("star_count")
     return SearchResult(
@@ -254,14 +244,6 @@ def _search_result(row: Mapping[str, object]) -> SearchResult:
         official=row.get("is_official") is True,
         automated=row.get("is_automated") is True,
     )
-
-
-def _start(response: httpx.Response) -> int:
-    """Where in the blob the body begins."""
-    if response.status_code != 206:
-        return 0
-    match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-    return int(match[1]) if match else 0
 
 
 def _copy(response: httpx.Response, out: FileDescriptor, *, skip: int, count: int) -> None:
@@ -274,17 +256,9 @@ def _copy(response: httpx.Response, out: FileDescriptor, *, skip: int, count: in
             skip -= dropped
             view = view[dropped:][:count]
             count -= len(view)
-            _write(out, view)
+            write(out, view)
             if not count:
                 return
     except (httpx.HTTPError, httpx.StreamError) as error:
         raise unreachable(error, "Get", str(response.request.url.copy_with(query=None))) from error
     raise unavailable(f"unexpected EOF: the server sent {count} bytes too few")
-
-
-def _write(out: FileDescriptor, view: memoryview) -> None:
-    try:
-        while view:
-            view = view[os.write(out, view) :]
-    except BrokenPipeError:
-        raise Cancelled("nobody reads this blob any more") from None

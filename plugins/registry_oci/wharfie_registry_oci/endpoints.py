@@ -9,8 +9,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from wharfie.spi.distribution import HUB
 from wharfie_registry_oci import hosts
-from wharfie_registry_oci.hosts import ALL, HUB, Host
+from wharfie_registry_oci.hosts import ALL, Host
 from wharfie_registry_oci.settings import Settings
 
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from wharfie.spi.distribution import HUB
 from wharfie.spi.errors import InvalidArgument
 
-HUB = "registry-1.docker.io"
 ALL = frozenset({"pull", "resolve", "push"})
 FILE = "hosts.toml"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -12,16 +11,16 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
+from wharfie.spi.distribution import ERROR_LIMIT, unavailable
 from wharfie.spi.errors import InvalidArgument, WharfieError
 from wharfie_registry_oci.endpoints import Endpoints
-from wharfie_registry_oci.failures import unavailable, unreachable
+from wharfie_registry_oci.failures import unreachable
 from wharfie_registry_oci.settings import Settings
 
 _HEADERS = {"User-Agent": "wharfie/0.1", "Accept-Encoding": "identity"}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SAME_METHOD = frozenset({307, 308})
 _SAFE = frozenset({"GET", "HEAD"})
-ERROR_BODY_LIMIT = 64 * 1024
 
 
 class NoTls(Exception):  # a fact that the caller acts on
@@ -154,7 +153,7 @@ def read_limited(response: httpx.Response, limit: int, what: str) -> bytes:
 def error_body(response: httpx.Response) -> bytes:
     """What the server says about an error, as far as it is short."""
     try:
-        return read_limited(response, ERROR_BODY_LIMIT, "the error")
+        return read_limited(response, ERROR_LIMIT, "the error")
     except WharfieError:
         return b""
 
@@ -163,14 +162,3 @@ def origin(url: str) -> tuple[str, str]:
     """Scheme and host: who gets credentials."""
     parts = urlsplit(url)
     return parts.scheme, parts.netloc.lower()
-
-
-def read_object(body: bytes) -> dict[str, object]:
-    """A JSON object. Errors: InvalidArgument."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"the server's answer is not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise InvalidArgument("the server's answer is not a JSON object")
-    return document

@@ -9,14 +9,13 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 
+from wharfie.spi.distribution import TOKEN_LIMIT, Challenge, basic, parse_challenges, read_token, unavailable
 from wharfie.spi.errors import Forbidden, NotFound, Unauthorized, Unavailable, WharfieError
 from wharfie.spi.registry import Credentials, Reference
-from wharfie_registry_oci.auth import Authority, Challenge, basic, parse_challenges
+from wharfie_registry_oci.auth import Authority
 from wharfie_registry_oci.endpoints import Endpoint, Endpoints
-from wharfie_registry_oci.failures import push_refused, refused, unavailable
-from wharfie_registry_oci.http import Body, Http, NoTls, error_body, origin, read_limited, read_object
-
-_TOKEN_LIMIT = 1 << 20
+from wharfie_registry_oci.failures import push_refused, refused
+from wharfie_registry_oci.http import Body, Http, NoTls, error_body, origin, read_limited
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,8 @@ class Requests:
     ) -> httpx.Response:
         url = endpoint.address(query.path)
         at_home = origin(url) == origin(endpoint.url)
-        authorization = self._authority.header(endpoint.host, query.scope, auth) if at_home else ""
+        asker = (endpoint.host, query.scope, auth)
+        authorization = self._authority.known.header(asker) if at_home else ""
         for attempt in range(2):
             inner = stack.enter_context(contextlib.ExitStack())
             response = inner.enter_context(
@@ -116,9 +116,9 @@ class Requests:
             inner.close()
             if response.status_code != 401 or attempt or not at_home or response.url.netloc != httpx.URL(url).netloc:
                 break
-            self._authority.forget(endpoint.host, query.scope, auth)
+            self._authority.known.forget(asker)
             challenge = response.headers.get("WWW-Authenticate", "")
-            authorization = self._authority.answer(challenge, endpoint.host, query.scope, auth)
+            authorization = self._authority.answer(challenge, asker)
             if not authorization:
                 if any(offer.scheme == "basic" for offer in parse_challenges(challenge)):
                     where = f'Get "{url}": ' if query.method == "GET" else ""
@@ -146,12 +146,7 @@ class Requests:
             raise Unauthorized(f'Get "{realm}": unauthorized: incorrect username or password')
         if status != 200:
             raise unavailable(f'Get "{realm}": the token server answered {status}')
-        document = read_object(body)
-        token = document.get("token") or document.get("access_token")
-        life = document.get("expires_in")
-        if not isinstance(token, str) or not token.isprintable():
-            raise unavailable(f'Get "{realm}": the token server sent no token')
-        return token, float(life) if isinstance(life, int | float) else 0.0
+        return read_token(body, realm)
 
     def _ask(self, realm: str, query: list[tuple[str, str]], credentials: Credentials | None) -> tuple[int, bytes]:
         authorization = ""
@@ -160,9 +155,9 @@ class Requests:
             authorization = basic(credentials)
         url = realm + ("&" if urlsplit(realm).query else "?") + urlencode(query)
         with self._http.stream("GET", url, headers={}, authorization=authorization, shown=realm) as response:
-            return response.status_code, read_limited(response, _TOKEN_LIMIT, f"the token of {realm}")
+            return response.status_code, read_limited(response, TOKEN_LIMIT, f"the token of {realm}")
 
     def _refresh(self, realm: str, query: list[tuple[str, str]], identity_token: str) -> tuple[int, bytes]:
         form = {**dict(query), "grant_type": "refresh_token", "refresh_token": identity_token, "client_id": "wharfie"}
         with self._http.post(realm, form) as response:
-            return response.status_code, read_limited(response, _TOKEN_LIMIT, f"the token of {realm}")
+            return response.status_code, read_limited(response, TOKEN_LIMIT, f"the token of {realm}")

@@ -12,11 +12,12 @@ from urllib.parse import urlencode, urljoin, urlsplit
 import httpx
 
 from wharfie.spi.call import progress
+from wharfie.spi.distribution import unavailable
 from wharfie.spi.driver import FileDescriptor
 from wharfie.spi.errors import DataLoss, Forbidden, NotFound, Unauthorized, Unavailable, WharfieError
 from wharfie.spi.registry import Credentials, Descriptor, Reference
 from wharfie_registry_oci.endpoints import Endpoints
-from wharfie_registry_oci.failures import NoAnswer, unavailable
+from wharfie_registry_oci.failures import NoAnswer
 from wharfie_registry_oci.http import Body
 from wharfie_registry_oci.requests import Requests, pushing
 

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPResponse
 from typing import ClassVar
 from urllib.parse import urljoin, urlsplit
 
+from wharfie.spi.distribution import (
+    ACCEPT,
+    ERROR_LIMIT,
+    PAGE_LIMIT,
+    PAGES_LIMIT,
+    begin_of,
+    familiar,
+    next_page,
+    read_object,
+    referrer,
+    refused,
+    unavailable,
+    write,
+)
 from wharfie.spi.driver import Context, FileDescriptor, Strings
 from wharfie.spi.errors import (
-    Cancelled,
     Forbidden,
     InvalidArgument,
     NotFound,
     Unauthorized,
     Unavailable,
     Unsupported,
-    WharfieError,
 )
 from wharfie.spi.registry import (
     MANIFEST_LIMIT,
@@ -35,23 +44,7 @@ from wharfie.spi.registry import (
 )
 from wharfie_registry_plain.auth import Tokens
 from wharfie_registry_plain.settings import Settings
-from wharfie_registry_plain.web import NoAnswer, Web, origin, pieces, read, read_object, unavailable
-
-_ACCEPT = ", ".join(
-    f"application/vnd.{kind}+json"
-    for kind in (
-        "oci.image.index.v1",
-        "oci.image.manifest.v1",
-        "docker.distribution.manifest.list.v2",
-        "docker.distribution.manifest.v2",
-    )
-)
-_HUB = "registry-1.docker.io"
-_ERROR_LIMIT = 64 * 1024
-_PAGE_LIMIT = 16 << 20
-_PAGES_LIMIT = 1000
-_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*rel="?next"?')
-_FROM = re.compile(r"bytes (\d+)-")
+from wharfie_registry_plain.web import NoAnswer, Web, origin, pieces, read
 
 
 class PlainDriver(RegistryDriver):
@@ -77,8 +70,8 @@ class PlainDriver(RegistryDriver):
 
     def resolve(self, ref: Reference, auth: Credentials | None) -> Manifest:
         path = f"/v2/{ref.repository}/manifests/{ref.digest or ref.tag}"
-        with self._answer(ref, path, auth, {"Accept": _ACCEPT}) as (response, url):
-            data = read(response, url, MANIFEST_LIMIT, f"the manifest of {_familiar(ref)}")
+        with self._answer(ref, path, auth, {"Accept": ACCEPT}) as (response, url):
+            data = read(response, url, MANIFEST_LIMIT, f"the manifest of {familiar(ref)}")
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
         return Manifest(media_type=media_type, digest="sha256:" + hashlib.sha256(data).hexdigest(), data=data)
 
@@ -89,8 +82,7 @@ class PlainDriver(RegistryDriver):
             return
         wanted = {"Range": f"bytes={offset}-"} if offset else {}
         with self._answer(ref, f"/v2/{ref.repository}/blobs/{blob.digest}", auth, wanted) as (response, url):
-            sent = _FROM.match(response.headers.get("Content-Range", "")) if response.status == 206 else None
-            skip = offset - (int(sent[1]) if sent else 0)  # a server may send the whole blob all the same
+            skip = offset - begin_of(response.status, response.headers)
             if skip < 0:
                 raise unavailable(f"the registry {ref.server} sent another part of blob {blob.digest} than was asked for")
             left = blob.size - offset
@@ -98,13 +90,13 @@ class PlainDriver(RegistryDriver):
                 useful = memoryview(piece)[skip:][:left]
                 skip = max(0, skip - len(piece))
                 left -= len(useful)
-                _write(out, useful)
+                write(out, useful)
                 if not left:
                     return
         raise unavailable(f"unexpected EOF: the server sent {left} bytes too few")
 
     def tags(self, ref: Reference, auth: Credentials | None) -> Sequence[str]:
-        what = f"the list of tags of {_familiar(ref)}"
+        what = f"the list of tags of {familiar(ref)}"
         pages = self._pages(ref, f"/v2/{ref.repository}/tags/list", "tags", what, auth)
         return [tag for tag in pages if isinstance(tag, str)]
 
@@ -115,18 +107,18 @@ class PlainDriver(RegistryDriver):
             rows = list(self._pages(ref, path, "manifests", what, auth))
         except NotFound as error:
             raise Unsupported(f"the registry {ref.server} has no referrers API: {error.message}") from error
-        return [_descriptor(row) for row in rows if isinstance(row, dict)]
+        return [referrer(row) for row in rows if isinstance(row, dict)]
 
     def _pages(self, ref: Reference, path: str, key: str, what: str, auth: Credentials | None) -> Iterator[object]:
         """The items of a list that the server gives in pages (distribution-spec, "Listing Tags")."""
-        for _ in range(_PAGES_LIMIT):
+        for _ in range(PAGES_LIMIT):
             with self._answer(ref, path, auth, {}) as (response, url):
-                page = read_object(read(response, url, _PAGE_LIMIT, what), what).get(key)
-                link = _NEXT.search(response.headers.get("Link", ""))
+                page = read_object(read(response, url, PAGE_LIMIT, what), what).get(key)
+                more = next_page(response.headers)
             yield from page if isinstance(page, list) else ()
-            if link is None:
+            if more is None:
                 return
-            parts = urlsplit(urljoin(path, link[1]))  # of the same server, whatever the link says
+            parts = urlsplit(urljoin(path, more))  # of the same server, whatever the link says
             path = f"{parts.path}?{parts.query}"
         raise unavailable(f"{what} does not end")
 
@@ -173,7 +165,7 @@ class PlainDriver(RegistryDriver):
         headers: Mapping[str, str],
     ) -> HTTPResponse:
         key = (server, f"repository:{ref.repository}:pull" if ref.repository else "", auth)
-        authorization = self._tokens.known(key)
+        authorization = self._tokens.known.header(key)
         for attempt in range(2):
             asked = contextlib.ExitStack()
             response = asked.enter_context(self._web.get(server + path, headers, authorization))
@@ -187,60 +179,5 @@ class PlainDriver(RegistryDriver):
             authorization = self._tokens.answer(challenge, key)
         body = b""
         with contextlib.suppress(Unavailable, InvalidArgument):  # the status says enough
-            body = read(response, server + path, _ERROR_LIMIT, "the error")
-        raise _refused(ref, response, body)
-
-
-def _descriptor(row: Mapping[str, object]) -> Descriptor:
-    size, annotations = row.get("size"), row.get("annotations")
-    return Descriptor(
-        media_type=str(row.get("mediaType") or ""),
-        digest=str(row.get("digest") or ""),
-        size=size if isinstance(size, int) else 0,
-        artifact_type=str(row.get("artifactType") or ""),
-        annotations={str(key): str(value) for key, value in annotations.items()} if isinstance(annotations, dict) else {},
-    )
-
-
-def _write(out: FileDescriptor, data: memoryview) -> None:
-    try:
-        while data:
-            data = data[os.write(out, data) :]
-    except BrokenPipeError:
-        raise Cancelled("nobody reads this blob any more") from None
-
-
-def _repository(ref: Reference) -> str:
-    return ref.repository.removeprefix("library/") if ref.server == _HUB else f"{ref.server}/{ref.repository}"
-
-
-def _familiar(ref: Reference) -> str:
-    """The image's name as users write it."""
-    return _repository(ref) + (f"@{ref.digest}" if ref.digest else f":{ref.tag}")
-
-
-def _refused(ref: Reference, response: HTTPResponse, body: bytes) -> WharfieError:
-    """What the server's error is to the contract (distribution-spec, "Error Codes"), in dockerd's words."""
-    try:
-        first = json.loads(body)["errors"][0]
-        code, message = str(first["code"]), str(first.get("message") or "")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        code, message = "", ""
-    status, outcome = response.status, f"{response.status} {response.reason}"
-    said = f"{code.lower().replace('_', ' ')}: {message}" if code else outcome
-    if status == 429 or status >= 500:
-        text = f"toomanyrequests: {message or outcome}" if status == 429 else f"received unexpected HTTP status: {outcome}"
-        after = response.headers.get("Retry-After", "")
-        return unavailable(text, retry_after=min(float(after), 3600.0) if after.isdecimal() else None)
-    if code == "DENIED" or (status in (401, 403) and code not in ("UNAUTHORIZED", "")):
-        why = "repository does not exist or may require 'docker login'"
-        return NotFound(f"pull access denied for {_repository(ref)}, {why}: {said}")
-    if status == 401:
-        return Unauthorized(said if code else "unauthorized: authentication required")
-    if status == 403:
-        return Forbidden(f"{_familiar(ref)}: the registry refuses access: {said}")
-    if code == "NAME_UNKNOWN":
-        return NotFound(f"repository {_repository(ref)} not found: {said}")
-    if status == 404:
-        return NotFound(f"manifest for {_familiar(ref)} not found: {said if code else 'manifest unknown: ' + said}")
-    return WharfieError(f"the registry {ref.server} does not answer for {_familiar(ref)}: {said}")
+            body = read(response, server + path, ERROR_LIMIT, "the error")
+        raise refused(ref, response.status, response.reason, response.headers, body)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException, HTTPResponse
-from typing import Any
 from urllib.error import URLError
 from urllib.parse import urljoin, urlsplit
 from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
 
 from wharfie.spi.call import progress
+from wharfie.spi.distribution import unavailable
 from wharfie.spi.errors import InvalidArgument, Unavailable
 from wharfie_registry_plain.settings import Settings
 
@@ -24,11 +23,6 @@ _REDIRECTS_LIMIT = 5
 
 class NoAnswer(Unavailable):
     """Nothing came back: nobody listens there, or they do not speak this protocol."""
-
-
-def unavailable(message: str, *, retry_after: float | None = None) -> Unavailable:
-    """`details["text"]` is the message as clients of dockerd know it, whatever is put in front on the way."""
-    return Unavailable(message, retry_after=retry_after, details={"text": message})
 
 
 class Web:
@@ -123,17 +117,6 @@ def read(response: HTTPResponse, url: str, limit: int, what: str) -> bytes:
     if response.length:
         raise unavailable(f'Get "{url}": unexpected EOF: {response.length} bytes of {what} are missing')
     return bytes(body)
-
-
-def read_object(body: bytes, what: str) -> dict[str, Any]:
-    """A JSON object. Errors: InvalidArgument."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"{what} is not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise InvalidArgument(f"{what} is not a JSON object")
-    return document
 
 
 def broken(url: str, error: Exception) -> Unavailable:
