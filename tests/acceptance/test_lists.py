@@ -1,9 +1,11 @@
-"""`GET /containers/json` is put together from text that is kept: whatever changes must show at once."""
+"""`GET /containers/json` and inspect are put together from text that is kept: whatever changes must show at once."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
+
+from tests.harness import until
 
 
 def row(daemon, container: str, version: str = "v1.50", query: str = "all=1") -> dict[str, Any]:
@@ -63,3 +65,41 @@ def test_a_list_and_the_disk_usage_agree(daemon, name):
     _, usage = daemon.request("GET", "/v1.50/system/df?type=container")
     of_usage = next(entry for entry in usage["Containers"] if entry["Id"] == container)
     assert json.dumps(row(daemon, container, query="all=1&size=1")) == json.dumps(of_usage)
+
+
+def test_an_inspection_shows_each_change(daemon, name):
+    other = daemon.docker("create", "--name", f"{name}-other", "busybox", "sleep", "1000")
+    words = ("--link", f"{name}-other:near", "-l", 'a=é"\\', "--health-cmd", "true", "--health-interval", "100ms")
+    daemon.docker("start", other)
+    container = daemon.docker("create", "--name", name, *words, "busybox", "sleep", "1000")
+
+    def found(query: str = "") -> dict[str, Any]:
+        status, document = daemon.request("GET", f"/v1.50/containers/{container}/json{query}")
+        assert status == 200
+        return document
+
+    made = found()
+    assert (made["State"]["Status"], made["ResolvConfPath"], made["Config"]["Labels"]) == ("created", "", {"a": 'é"\\'})
+    assert (made["Path"], made["Args"], made["ExecIDs"], made["RestartCount"]) == ("sleep", ["1000"], None, 0)
+    assert made["HostConfig"]["Links"] == [f"/{name}-other:/{name}/near"]
+    assert "SizeRw" not in made
+    assert found("?size=1")["SizeRootFs"] > 0
+    daemon.docker("rename", f"{name}-other", f"{name}-next")
+    daemon.docker("rename", name, f"{name}-2")
+    assert found()["Name"] == f"/{name}-2"
+    assert found()["HostConfig"]["Links"] == [f"/{name}-next:/{name}-2/near"]
+    daemon.docker("start", container)
+    started = found()
+    assert (started["State"]["Running"], started["State"]["Pid"] > 0, started["ResolvConfPath"] != "") == (True,) * 3
+    assert started["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+    assert until(lambda: found()["State"]["Health"]["Status"] == "healthy")
+    _, execution = daemon.request("POST", f"/v1.50/containers/{container}/exec", {"Cmd": ["sleep", "1000"]})
+    daemon.request("POST", f"/v1.50/exec/{execution['Id']}/start", {"Detach": True})
+    assert found()["ExecIDs"] == [execution["Id"]]
+    daemon.docker("update", "--memory", "64m", "--memory-swap", "64m", container)
+    assert found()["HostConfig"]["Memory"] == 64 << 20
+    daemon.docker("kill", container)
+    daemon.docker("wait", container)
+    ended = found()
+    assert (ended["State"]["Status"], ended["State"]["ExitCode"], ended["ExecIDs"]) == ("exited", 137, None)
+    assert [key for key in ended if key in made] == list(made)

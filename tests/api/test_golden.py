@@ -46,6 +46,7 @@ SHARED_NAMES = {
 }
 
 _IMAGES = {"[].Labels", ".Images[].Labels"}
+_BLOCKS = {f".blkio_stats.{key}_recursive" for key in ("io_service_bytes", "io_serviced")}
 OTHER_SHAPE = {
     # Switched off there
     "info": {".CDISpecDirs"},
@@ -60,6 +61,10 @@ OTHER_SHAPE = {
     # Layers have no folders of their own at this driver's interface
     "image-inspect": {".GraphDriver.Data"},
     "image-inspect-committed": {".GraphDriver.Data"},
+    # Whether the program was in the page cache, or came from the disk
+    "stats-no-stream": _BLOCKS,
+    "stats-one-shot": _BLOCKS,
+    "stats-stream-two": {f".ndjson[]{path}" for path in _BLOCKS},
 }
 """Paths in the body that may differ."""
 

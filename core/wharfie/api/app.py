@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from wharfie.api import (
     artifacts,
+    bare,
     checkpoints,
     container_streams,
     containers,
@@ -79,7 +80,7 @@ def create_app(engine: Engine) -> Front:
     )
     app.state.engine = engine
     app.state.common_headers = common_headers(settings.experimental)
-    app.router.routes.append(system.ping_route(judges))
+    app.router.routes.extend(bare.routes(judges))
     for router in _ROUTERS:
         app.include_router(router)
     return Front(JudgedAnswers(app) if judges else app, experimental=settings.experimental)

@@ -9,9 +9,7 @@ from starlette.responses import Response
 
 from wharfie.api.call import Asked
 from wharfie.api.query import Filters, Flag, Integer, Text
-from wharfie.api.responses import Empty, Json, Rendered
-from wharfie.api.views.container import container_view
-from wharfie.api.views.summary import summary_list
+from wharfie.api.responses import Empty, Json
 from wharfie.engine.model.container import ContainerCreate
 from wharfie.engine.model.update import UpdateRequest
 from wharfie.spi.errors import InvalidArgument
@@ -20,26 +18,6 @@ router = APIRouter()
 
 _START_BODY = 7
 """Bytes. Old clients send an empty JSON object to `start`; a longer body would be settings, which are not read."""
-
-
-@router.get("/containers/json")
-async def list_containers(
-    call: Asked, filters: Filters, all: Flag = False, limit: Integer = None, size: Flag = False
-) -> Response:
-    containers = call.engine.containers
-    found = containers.matching(all=all, limit=limit or 0, filters=filters)
-    sizes = {container.id: await containers.size(container) for container in found} if size else {}
-    return Rendered(summary_list(call.engine, found, call.version, sizes))
-
-
-@router.get("/containers/{ref}/json")
-async def inspect(call: Asked, ref: str, size: Flag = False) -> Response:
-    containers = call.engine.containers
-    container = containers.get(ref)
-    graph = await containers.describe(container)
-    return Json(
-        container_view(call.engine, container, call.version, graph, await containers.size(container) if size else None)
-    )
 
 
 @router.post("/containers/create")

@@ -11,7 +11,6 @@ import logging
 import socket
 import time
 from contextvars import ContextVar
-from importlib.metadata import version as installed_version
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +18,7 @@ from wharfie.api import versions
 from wharfie.api.errors import PageNotFound, as_answer
 from wharfie.api.protocol import HIJACK
 from wharfie.api.responses import message
+from wharfie.plugins.inventory import core_version
 from wharfie.spi.errors import Forbidden, InvalidArgument
 
 REQUEST_ID: ContextVar[str] = ContextVar("wharfie_request", default="")
@@ -26,7 +26,7 @@ REQUEST_ID: ContextVar[str] = ContextVar("wharfie_request", default="")
 
 log = logging.getLogger("wharfie.api")
 
-PRODUCT = f"Wharfie/{installed_version('wharfie')} (linux)"
+PRODUCT = f"Wharfie/{core_version()} (linux)"
 
 _LOCAL_NAMES = frozenset({"localhost", "docker", socket.gethostname().lower()})
 

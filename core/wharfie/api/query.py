@@ -17,11 +17,13 @@ _INT64 = range(-(2**63), 2**63)
 _TIME = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?")
 
 
-def _flag(value: Any) -> Any:
+def flag(value: Any) -> Any:
+    """True unless empty, 0, no, false or none."""
     return value.strip().lower() not in _FALSE if isinstance(value, str) else value
 
 
-def _integer(value: Any) -> Any:
+def integer(value: Any) -> Any:
+    """None when empty. Errors: InvalidArgument."""
     if not isinstance(value, str):
         return value
     if not value:
@@ -47,9 +49,8 @@ async def _filters(filters: str = "") -> Mapping[str, Sequence[str]]:
     return parse(filters)
 
 
-Flag = Annotated[bool, BeforeValidator(_flag), Query()]
-"""True unless empty, 0, no, false or none."""
-Integer = Annotated[int | None, BeforeValidator(_integer), Query()]
+Flag = Annotated[bool, BeforeValidator(flag), Query()]
+Integer = Annotated[int | None, BeforeValidator(integer), Query()]
 Nanoseconds = Annotated[int | None, BeforeValidator(_nanoseconds), Query()]
 Text = Annotated[str, Query()]
 Texts = Annotated[list[str], Query()]

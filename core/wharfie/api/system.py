@@ -1,12 +1,9 @@
-"""Resource: the engine itself. `_ping`, `version`, `info`, `system/df`, `auth`."""
+"""Resource: the engine itself. `version`, `info`, `system/df`, `auth`."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import Response
-from starlette.routing import Route
 
 from wharfie.api.call import Asked
 from wharfie.api.credentials import AuthConfig
@@ -18,26 +15,7 @@ from wharfie.spi.errors import InvalidArgument
 
 router = APIRouter()
 
-_PING_HEADERS = {
-    "Cache-Control": "no-cache, no-store, must-revalidate",
-    "Pragma": "no-cache",
-    "Builder-Version": "1",
-    "Swarm": "inactive",
-    "Content-Type": "text/plain; charset=utf-8",
-}
 _USAGE_TYPES = frozenset({"container", "image", "volume", "build-cache"})
-
-
-def ping_route(judges: Sequence[Callable[[Request], Awaitable[None]]]) -> Route:
-    """`_ping` as a bare route: it is asked before every command and by every health check, and takes nothing that FastAPI
-    would have to look at."""
-
-    async def ping(request: Request) -> Response:
-        for judge in judges:
-            await judge(request)
-        return Response(b"OK" if request.method == "GET" else b"", headers=_PING_HEADERS)
-
-    return Route("/_ping", ping, methods=["GET", "HEAD"])
 
 
 @router.get("/version")

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from wharfie.engine.model.image import Image
 from wharfie.engine.settings import EngineSettings
 from wharfie.engine.volumes import Volumes
 from wharfie.plugins.drivers import Drivers
+from wharfie.plugins.inventory import core_version
 from wharfie.plugins.states import State
 from wharfie.spi.driver import Driver, HostFacts
 from wharfie.spi.errors import WharfieError
@@ -45,11 +45,6 @@ class DiskUsage:
     images: list[Image] = field(default_factory=list)
     containers: list[tuple[Container, tuple[int, int]]] = field(default_factory=list)
     volumes: list[tuple[VolumeRecord, int]] = field(default_factory=list)
-
-
-def engine_version() -> str:
-    """Of the installed distribution `wharfie`."""
-    return metadata.version("wharfie")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +72,7 @@ class System:
             "MinAPIVersion": MINIMUM_API_VERSION,
             "Os": "linux",
         }
-        components = [{"Name": "Engine", "Version": engine_version(), "Details": details}]
+        components = [{"Name": "Engine", "Version": core_version(), "Details": details}]
         components += [
             {"Name": state.distribution, "Version": state.version, "Details": {"Driver": f"{state.kind}.{state.name}"}}
             for state in self.drivers.states()
@@ -86,7 +81,7 @@ class System:
         return {
             "Platform": {"Name": "Wharfie"},
             "Components": components,
-            "Version": engine_version(),
+            "Version": core_version(),
             "ApiVersion": API_VERSION,
             "MinAPIVersion": MINIMUM_API_VERSION,
             "GitCommit": "",
@@ -145,7 +140,7 @@ class System:
             "Name": platform.node(),
             "Labels": list(settings.labels),
             "ExperimentalBuild": settings.experimental,
-            "ServerVersion": engine_version(),
+            "ServerVersion": core_version(),
             "Runtimes": {name: {"path": name} for name in sorted(self.drivers.known(RuntimeDriver))},
             "DefaultRuntime": settings.default_runtime,
             "Swarm": {
@@ -185,7 +180,7 @@ class System:
             "os": release.get("PRETTY_NAME", "Linux"),
             "os_type": "linux",
             "os_version": release.get("VERSION_ID", ""),
-            "version": engine_version(),
+            "version": core_version(),
         }
 
     async def _storage_status(self) -> list[list[str]]:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distributions, version
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -105,8 +106,9 @@ class Inventory:
         return {key: tuple(entries) for key, entries in found.items()}
 
 
+@cache
 def core_version() -> str:
-    """The version of the installed core."""
+    """The version of the core that runs, also when another one has been installed since."""
     try:
         return version(CORE)
     except PackageNotFoundError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic_core import to_json
 
 from wharfie.api.versions import Version
 from wharfie.api.views import duration
@@ -19,42 +21,80 @@ Sizes = tuple[int, int]
 """Of the writable layer, and with all layers below it."""
 
 
-def container_view(
+class Fragments(NamedTuple):
+    """The JSON text of a container but for what moves without its record, and for sizes."""
+
+    to_state: bytes
+    to_restarts: bytes
+    to_execs: bytes
+    to_sizes: bytes
+    to_end: bytes
+
+
+def container_text(
     engine: Engine, container: Container, version: Version, graph: Mapping[str, str], sizes: Sizes | None
-) -> dict[str, Any]:
-    """Definition ContainerInspectResponse."""
+) -> bytes:
+    """Definition ContainerInspectResponse, as JSON. What the record says is rendered once and kept until it changes."""
+    rendered = engine.containers.rendered(container)
+    links = engine.containers.links(container)  # the names of other containers
+    key = "inspect", version, _has_files(container), tuple(links or ())
+    fragments = rendered.get(key)
+    if fragments is None:
+        fragments = rendered[key] = _fragments(engine, container, version, graph, links)
+    shown = b"" if sizes is None else b',"SizeRw":%d,"SizeRootFs":%d' % sizes
+    pieces = (
+        (fragments.to_state, to_json(state_view(container.state))),
+        (fragments.to_restarts, b"%d" % container.restart_count),
+        (fragments.to_execs, to_json(engine.execs.of(container.id) or None)),
+        (fragments.to_sizes, shown),
+    )
+    return b"".join(part for piece in pieces for part in piece) + fragments.to_end
+
+
+def _fragments(
+    engine: Engine, container: Container, version: Version, graph: Mapping[str, str], links: Sequence[str] | None
+) -> Fragments:
     command = container.command
-    view: dict[str, Any] = {
+    who = {
         "Id": container.id,
         "Created": container.created,
         "Path": command[0] if command else "",
         "Args": command[1:],
-        "State": state_view(container.state),
-        "Image": container.image_id,
-        **_paths(engine, container),
-        "Name": f"/{container.name}",
-        "RestartCount": container.restart_count,
+    }
+    named = {"Image": container.image_id, **_paths(engine, container), "Name": f"/{container.name}"}
+    confined = {
         "Driver": container.storage_driver,
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": engine.execs.of(container.id) or None,
-        "HostConfig": {**container.host_config.dump(), "Links": engine.containers.links(container)},
+    }
+    made = {
+        "HostConfig": {**container.host_config.dump(), "Links": links},
         "GraphDriver": {"Data": dict(graph) or None, "Name": container.storage_driver},
     }
-    if sizes is not None:
-        view["SizeRw"], view["SizeRootFs"] = sizes
-    view["Mounts"] = [mount_view(mount) for mount in container.mounts]
-    view["Config"] = container.config.dump()
-    view["NetworkSettings"] = network_settings_view(container, version)
-    return view
+    placed = {
+        "Mounts": [mount_view(mount) for mount in container.mounts],
+        "Config": container.config.dump(),
+        "NetworkSettings": network_settings_view(container, version),
+    }
+    return Fragments(
+        to_json(who)[:-1] + b',"State":',
+        b"," + to_json(named)[1:-1] + b',"RestartCount":',
+        b"," + to_json(confined)[1:-1] + b',"ExecIDs":',
+        b"," + to_json(made)[1:-1],
+        b"," + to_json(placed)[1:] + b"\n",
+    )
+
+
+def _has_files(container: Container) -> bool:
+    """It has none before its first start."""
+    return container.state.status != "created" or container.state.exit_code != 0
 
 
 def _paths(engine: Engine, container: Container) -> dict[str, str]:
-    """Files of the container; they have none before its first start."""
     folder = engine.containers.folder(container)
-    started = container.state.status != "created" or container.state.exit_code != 0
+    started = _has_files(container)
     return {
         "ResolvConfPath": f"{folder}/resolv.conf" if started else "",
         "HostnamePath": f"{folder}/hostname" if started else "",

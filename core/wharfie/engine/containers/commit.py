@@ -17,8 +17,8 @@ from wharfie.engine.images.commit import Commit
 from wharfie.engine.images.images import Images
 from wharfie.engine.model.config import Config
 from wharfie.engine.model.container import Container
-from wharfie.engine.system import engine_version
 from wharfie.plugins.drivers import Drivers
+from wharfie.plugins.inventory import core_version
 from wharfie.plugins.supervisor import Supervised
 from wharfie.spi.errors import Conflict, NotFound
 from wharfie.spi.runtime import RuntimeCapability, RuntimeDriver
@@ -73,7 +73,7 @@ class Commits:
                 comment=request.comment,
                 created_by=" ".join(container.config.cmd or ()),
                 container=container.id,
-                made_by=engine_version(),
+                made_by=core_version(),
                 diff=diff,
                 left_out=frozenset(change.path.strip("/").encode() for change in found if change.path not in kept),
             )
