@@ -1,6 +1,6 @@
 """Nothing is left over: after many runs, after much ado about one container, and after everything was removed.
 
-CHURN_RUNS and CHURN_TURNS say how many (500 and 3000 are the whole of it). Figures are printed.
+CHURN_RUNS, CHURN_TURNS and CHURN_EXECS say how many (500, 3000 and 6000 are the whole of it). Figures are printed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ import pytest
 
 from tests.harness import Daemon, until
 from tests.traces import descriptors, files, proportional_size, threads, trace
+from wharfie.engine.execs import KEPT_MOST
 
 RUNS = int(os.environ.get("CHURN_RUNS", "30"))
 TURNS = int(os.environ.get("CHURN_TURNS", "60"))
+EXECS = int(os.environ.get("CHURN_EXECS", "40"))
+KEPT_KILOBYTES = 6  # of an exec that has ended, by a generous count
 THREADS_MORE = 12  # a driver's workers are made when they are first needed at once, up to a limit
 
 
@@ -236,5 +239,30 @@ def test_much_ado_leaves_nothing(make_daemon):
     until(lambda: shim_descriptors() <= shim_before[0], 20, "the shim's descriptors as before")
     assert proportional_size(shim) <= shim_before[1] + 1024
     assert len(Path(f"/proc/{shim}/task/{shim}/children").read_text().split()) == 1
-    # What an exec was can be asked for another five minutes.
-    assert_no_growth(figures, settled_figures(daemon, figures), more=6 * min(TURNS, 9000))
+    # What an exec was can be asked for afterwards.
+    assert_no_growth(figures, settled_figures(daemon, figures), more=KEPT_KILOBYTES * min(TURNS, 2 * KEPT_MOST))
+
+
+@pytest.mark.timeout(60 + EXECS // 10)
+def test_many_execs_leave_nothing(make_daemon):
+    """The daemon grows by the ended ones that it keeps, and from there on stays as it is."""
+    daemon = make_daemon(busybox=True)
+    daemon.docker("run", "-d", "--name", "box", "busybox", "sleep", "100000")
+    ado = Ado(daemon, "box")
+
+    def execs(count: int) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: ado.do_exec(), range(count)))
+
+    execs(20)
+    before = Figures.of(daemon)
+    first = min(EXECS, 2 * KEPT_MOST)
+    execs(first)
+    full = settled_figures(daemon, before)
+    print(f"CHURN_EXECS={EXECS}: before {before}, after {first} {full}", flush=True)
+    assert_no_growth(before, full, more=KEPT_KILOBYTES * min(first, KEPT_MOST))
+    if first < EXECS:
+        for begin in range(first, EXECS, 1000):
+            execs(min(1000, EXECS - begin))
+            print(f"after {min(begin + 1000, EXECS)}: {Figures.of(daemon)}", flush=True)
+        assert settled_figures(daemon, full).kilobytes <= full.kilobytes + 2048

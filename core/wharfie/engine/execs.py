@@ -1,7 +1,7 @@
 """Execs: further processes in running containers (Docker Engine API, `/exec`).
 
 An exec lives in the daemon's memory: after a daemon restart the process goes on beside its container, its instance is
-forgotten, as with Docker.
+forgotten, as with Docker. What has ended is kept for a while, for the exit status, and not without bound.
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ from wharfie.spi.runtime import AttachRequest, Exit, Io, RuntimeDriver
 
 log = logging.getLogger(__name__)
 
-_KEPT = 300.0  # seconds that an ended exec can still be inspected
+KEPT_SECONDS = 300.0
+"""For which an ended exec can still be inspected, as with Docker."""
+KEPT_MOST = 1000
+"""So many ended ones are kept at most, and as many that were made and not started: the oldest go, 4 KB each. Clients ask at
+once, and health checks are execs, too."""
+_SWEEP_SECONDS = 60.0
 
 
 class Execs:
@@ -40,7 +45,9 @@ class Execs:
         self._drivers = drivers
         self._events = events
         self._records: dict[str, ExecRecord] = {}
-        self._ended: dict[str, float] = {}
+        self._ended: dict[str, float] = {}  # when, in that order
+        self._unstarted: dict[str, None] = {}  # in the order in which they were made
+        self._swept = 0.0
         self._exits: dict[str, asyncio.Future[int]] = {}
 
     async def create(self, ref: str, request: ExecCreate) -> str:
@@ -52,6 +59,7 @@ class Execs:
         self._forget_old()
         record = ExecRecord(id=new_id(), container_id=container.id, request=request)
         self._records[record.id] = record
+        self._unstarted[record.id] = None
         self._emit(container, record, "exec_create")
         return record.id
 
@@ -99,6 +107,7 @@ class Execs:
         """
         record = self.get(exec_id)
         record.started = True
+        self._unstarted.pop(exec_id, None)
         container = self._catalog.get(record.container_id)
         try:
             await self._start(container, record, client, request, size)
@@ -220,13 +229,23 @@ class Execs:
                 self._end(record, 137)
 
     def _forget_old(self) -> None:
-        horizon = time.monotonic() - _KEPT
-        for exec_id in [exec_id for exec_id, at in self._ended.items() if at < horizon]:
-            del self._ended[exec_id]
-            self._records.pop(exec_id, None)
-        for record in [record for record in self._records.values() if record.container_id not in self._catalog]:
-            self._records.pop(record.id)
-            self._ended.pop(record.id, None)
+        now = time.monotonic()
+        while self._ended:
+            exec_id, at = next(iter(self._ended.items()))
+            if at >= now - KEPT_SECONDS and len(self._ended) <= KEPT_MOST:
+                break
+            self._forget(exec_id)
+        while len(self._unstarted) > KEPT_MOST:
+            self._forget(next(iter(self._unstarted)))
+        if now - self._swept > _SWEEP_SECONDS:
+            self._swept = now
+            for exec_id in [key for key, record in self._records.items() if record.container_id not in self._catalog]:
+                self._forget(exec_id)
+
+    def _forget(self, exec_id: str) -> None:
+        self._records.pop(exec_id, None)
+        self._ended.pop(exec_id, None)
+        self._unstarted.pop(exec_id, None)
 
     def _emit(self, container: Container, record: ExecRecord, action: str) -> None:
         program, *arguments = record.request.cmd or [""]
