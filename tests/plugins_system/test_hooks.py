@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from wharfie.plugins.inventory import Inventory
 from wharfie.plugins.settings import DriverSettings
 from wharfie.plugins.states import State
 from wharfie.spi.driver import ContainerFacts
-from wharfie.spi.errors import Conflict, Forbidden, NotFound, Unavailable
+from wharfie.spi.errors import Conflict, Forbidden, NotFound, Unavailable, WharfieError
 from wharfie.spi.hooks import Event
 from wharfie.spi.volume import VolumeDriver
 
@@ -179,6 +181,42 @@ def test_a_slow_plugin_loses_its_oldest_events_and_holds_up_nobody():
     eventually(lambda: len(seen) == 11)
     assert seen == ["first", *(str(number) for number in range(15, 25))]
     feed.close()
+
+
+def state_of(house, name: str):
+    return next(row for row in house.states() if row.name == name)
+
+
+def test_a_driver_that_a_plugin_finds_has_a_process_too(site: Path, drivers):
+    async def scene():
+        house = drivers({"volume.dynamic": {"isolate": True}})
+        driver = await house.get(VolumeDriver, "dynamic")
+        assert (await driver.call(VolumeDriver.create, "data", {}, {})).name == "data"
+        first = house.facts("volume", "dynamic")["Pid"]
+        assert first not in (0, os.getpid())
+        assert state_of(house, "dynamic").distribution == "wharfie-hook-good"
+        os.kill(first, signal.SIGKILL)
+        await asyncio.to_thread(eventually, lambda: house.facts("volume", "dynamic")["Pid"] not in (0, first))
+        await asyncio.to_thread(eventually, lambda: state_of(house, "dynamic").state is State.OPEN)
+        assert (await driver.call(VolumeDriver.create, "more", {}, {})).name == "more"
+        await house.close()
+
+    asyncio.run(scene())
+
+
+def test_a_driver_that_its_plugin_only_finds_in_the_daemon(site: Path, drivers):
+    async def scene():
+        house = drivers({"volume.here": {"isolate": True}})
+        await house.hooks.load()
+        plugin = sys.modules["hostile_drivers.hook_good"]
+        plugin.HERE["here"] = type("Here", (plugin.Dynamic,), {"name": "here"})
+        words = 'plugin "hook-good" does not find volume driver "here" in a process of its own'
+        with pytest.raises(WharfieError, match=words):
+            await house.get(VolumeDriver, "here")
+        assert state_of(house, "here").state is State.FAILED
+        await house.close()
+
+    asyncio.run(scene())
 
 
 def test_a_driver_that_exists_only_at_run_time(site: Path, drivers):

@@ -251,12 +251,6 @@ class Drivers:
 
     async def _open_isolated(self, contract: type[D], opening: Opening, chosen: Options, slot: _Slot) -> Supervised[D]:
         entry, supervisor = opening.entry, opening.supervisor
-        if entry.point is None:
-            raise Refusal(
-                State.MISCONFIGURED,
-                f"drivers.{entry.kind}.{entry.name}.isolate: {entry.title} cannot be loaded by another process",
-                "Correct daemon.json and restart the daemon",
-            )
 
         async def restarted() -> None:
             self._recovered(entry.kind, entry.name)

@@ -17,7 +17,7 @@ import pluggy
 
 from wharfie.plugins.failure import describe
 from wharfie.plugins.feed import Feed
-from wharfie.plugins.inventory import HOOK, Entry, Inventory, core_version
+from wharfie.plugins.inventory import HOOK, Entry, Finder, Inventory, core_version
 from wharfie.plugins.loader import choose, import_object
 from wharfie.plugins.settings import DriverSettings, validate_plugin
 from wharfie.plugins.states import DriverState, Refusal, State
@@ -123,7 +123,8 @@ class Hooks:
 
     async def find_driver(self, kind: str, name: str) -> tuple[Entry, type[Driver[Any]]] | None:
         """A driver that exists only at run time, and who brought it."""
-        arguments = {"kind": kind, "name": name, "settings": self._settings.drivers.get(f"{kind}.{name}", {})}
+        section = self._settings.drivers.get(f"{kind}.{name}", {})
+        arguments = {"kind": kind, "name": name, "settings": section}
         for plugin, found in await self._ask("find_driver", arguments, type, first=True):
             brought = plugin.entry
             return Entry(
@@ -132,6 +133,7 @@ class Hooks:
                 value=f"{found.__module__}:{found.__qualname__}",
                 distribution=brought.distribution,
                 version=brought.version,
+                finder=Finder(plugin=brought.name, settings=self._settings.plugins.get(brought.name), section=section),
             ), found
         return None
 

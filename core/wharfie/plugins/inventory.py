@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distributions, version
+from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -32,6 +33,16 @@ _TITLES: Mapping[str, str] = {HOOK: "plugin"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finder:
+    """The hook plugin that finds a driver at run time, and what it goes by: its own settings (None: daemon.json has none)
+    and the driver's section."""
+
+    plugin: str
+    settings: Mapping[str, Any] | None
+    section: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One entry point, and the distribution that brought it."""
 
@@ -42,6 +53,7 @@ class Entry:
     version: str
     requirement: str = ""  # what the distribution asks of the core, "wharfie<1,>=0.1"; empty: it does not say
     point: EntryPoint | None = field(default=None, repr=False, compare=False)  # None: found by a hook at run time
+    finder: Finder | None = field(default=None, repr=False, compare=False)
 
     @property
     def title(self) -> str:

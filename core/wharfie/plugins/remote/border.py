@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wharfie.plugins.failure import describe
+from wharfie.plugins.inventory import Finder
 from wharfie.plugins.remote.codec import Cargo, Codec, Mismatch, codec
 from wharfie.spi import errors
 from wharfie.spi.driver import Driver, DriverEvent, HostFacts
@@ -42,7 +43,7 @@ ENTRIES = codec(Sequence[LogEntry])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What a driver's process is told first. `level`: of the daemon's log for this driver."""
+    """What a driver's process is told first. `level`: of the daemon's log for this driver. `finder`: see `Entry`."""
 
     kind: str
     name: str
@@ -53,6 +54,7 @@ class Start:
     settings: Mapping[str, Any]
     workers: int
     level: int
+    finder: Finder | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,6 +115,7 @@ class DriverProcess:
             settings=self._settings,
             workers=self._workers,
             level=self._context.log.getEffectiveLevel(),
+            finder=self._entry.finder,
         )
         try:
             channel.send(pack({"start": border.START.encode(start, Cargo())}))

@@ -6,6 +6,7 @@ threads do. Calls run in as many threads as the daemon has workers for this driv
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import os
@@ -14,23 +15,26 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from wharfie.plugins.contract import CONTRACTS, checked, methods
 from wharfie.plugins.failure import describe
-from wharfie.plugins.inventory import Inventory, core_version
-from wharfie.plugins.loader import absent, choose, import_driver
+from wharfie.plugins.hooks import Hooks
+from wharfie.plugins.inventory import HOOK, Entry, Finder, Inventory, core_version
+from wharfie.plugins.loader import absent, check_class, choose, import_driver
 from wharfie.plugins.remote import border
 from wharfie.plugins.remote.border import Ready, Refused, Start, encode_error, encode_event, not_what_it_says, signatures
 from wharfie.plugins.remote.codec import Cargo, Mismatch
 from wharfie.plugins.remote.frames import Broken, Channel, Message, pack
-from wharfie.plugins.settings import schema, validate
+from wharfie.plugins.settings import DriverSettings, schema, validate
 from wharfie.plugins.states import Refusal, State
 from wharfie.plugins.worker import Job, Pool
 from wharfie.spi.call import Call, current_call, enter_call
 from wharfie.spi.driver import Context, Driver, DriverEvent
 from wharfie.spi.errors import DriverError, InvalidArgument, NotFound, Unsupported
 from wharfie.spi.log import LogReader
+
+D = TypeVar("D", bound=Driver[Any])
 
 _PROGRESS = 0.5
 """Seconds between two reports that a stream moves."""
@@ -94,12 +98,10 @@ class _Host:
     def _make(self, start: Start) -> Driver[Any]:
         """Import, validate, construct: the steps that the daemon takes itself for a driver in a thread. Raises Refusal."""
         contract = CONTRACTS[start.kind]
-        inventory = Inventory()
-        found = inventory.find(start.kind, start.name)
-        if not found:
-            raise absent(start.kind, start.name, inventory.names(start.kind))
-        entry = choose(start.kind, start.name, found, frozenset(), core_version())
-        driver_class = import_driver(entry, contract)
+        if start.finder is not None:
+            entry, driver_class = _found(start, start.finder, contract)
+        else:
+            entry, driver_class = _installed(start, contract)
         try:
             own = validate(entry, driver_class, start.settings)
         except Refusal:
@@ -131,6 +133,41 @@ class _Host:
         if not isinstance(event, DriverEvent):
             raise TypeError(f"emit takes a DriverEvent, not {type(event).__name__}")
         self.send(encode_event(event))
+
+
+def _installed(start: Start, contract: type[D]) -> tuple[Entry, type[D]]:
+    """By an entry point. Raises Refusal."""
+    inventory = Inventory()
+    found = inventory.find(start.kind, start.name)
+    if not found:
+        raise absent(start.kind, start.name, inventory.names(start.kind))
+    entry = choose(start.kind, start.name, found, frozenset(), core_version())
+    return entry, import_driver(entry, contract)
+
+
+def _found(start: Start, finder: Finder, contract: type[D]) -> tuple[Entry, type[D]]:
+    """By the hook plugin that found it in the daemon: it is loaded here, alone, and asked again. Raises Refusal."""
+    inventory = Inventory()
+    settings = DriverSettings(
+        drivers={f"{start.kind}.{start.name}": finder.section},
+        plugins={} if finder.settings is None else {finder.plugin: finder.settings},
+        disabled=frozenset(inventory.names(HOOK)) - {finder.plugin},
+    )
+    hooks = Hooks(inventory, settings)
+    try:
+        found = asyncio.run(hooks.find_driver(start.kind, start.name))
+    finally:
+        hooks.close()
+    if found is None:
+        causes = [row.cause for row in hooks.states() if row.name == finder.plugin and row.cause]
+        raise Refusal(
+            State.FAILED,
+            f'plugin "{finder.plugin}" does not find {start.kind} driver "{start.name}" in a process of its own'
+            + "".join(f": {cause}" for cause in causes),
+            'Take "isolate" out of the driver\'s settings, or ask the authors of the plugin',
+        )
+    entry, driver_class = found
+    return entry, check_class(entry, contract, driver_class)
 
 
 class _Service:
