@@ -4,6 +4,7 @@ meet the same weather."""
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import socket
 import statistics
@@ -37,19 +38,20 @@ from wharfie.client.client import Client
 
 PARALLEL, CLIENTS = 40, 8
 LISTED = 100
-PINGS = 1000
+REQUESTS = 1000
 
 FIGURES: Sequence[Figure] = (
-    Figure("run_bridge", "run --rm busybox true", "ms", aim=0.35),
-    Figure("run_none", "the same, --network none", "ms", aim=0.35),
-    Figure("create", "API create", "ms"),
-    Figure("start", "API start", "ms", aim=0.15),
-    Figure("wait_remove", "API wait and remove", "ms"),
+    Figure("run_bridge", "run --rm busybox true", "ms", aim=0.25),
+    Figure("run_none", "the same, --network none", "ms", aim=0.22),
+    Figure("create", "API create", "ms", aim=0.5),
+    Figure("start", "API start", "ms", aim=0.1),
+    Figure("wait_remove", "API wait and remove", "ms", aim=0.25),
     Figure("parallel", f"{PARALLEL} started by {CLIENTS} clients", "ms", aim=0.2),
     Figure("parallel_removed", "the same removed by force", "ms", aim=0.4),
     Figure("daemon_memory", f"daemon, {PARALLEL} running (PSS)", "MB", aim=1.2),
     Figure("shim_memory", "process beside a container (PSS)", "MB", aim=1.8, absolute=True),
-    Figure("ping", "_ping, one connection", "/s", more_is_better=True, aim=0.3),
+    Figure("ping", "_ping, one connection", "/s", more_is_better=True, aim=0.4),
+    Figure("inspect", "inspect, one connection", "/s", more_is_better=True, aim=0.6),
     Figure("list", f"list of {LISTED} containers", "ms", aim=0.6),
 )
 
@@ -120,21 +122,41 @@ def _memory(engine: Contender) -> None:
     engine.add("daemon_memory", rest)
 
 
-def pings(engine: Contender) -> None:
+def asked(engine: Contender, key: str, path: str) -> None:
     """Requests a second, one after the other; the client is a bare socket, so the engine is what is measured."""
-    request = b"GET /_ping HTTP/1.1\r\nHost: engine\r\n\r\n"
+    request = f"GET {path} HTTP/1.1\r\nHost: engine\r\n\r\n".encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(engine.host.removeprefix("unix://"))
         began = time.perf_counter()
-        for _ in range(PINGS):
+        for _ in range(REQUESTS):
             connection.sendall(request)
-            answer = connection.recv(4096)
-            while not answer.endswith(b"\r\n\r\nOK"):
-                more = connection.recv(4096)
+            answer = b""
+            while not _is_whole(answer):
+                more = connection.recv(1 << 16)
                 if not more:
-                    raise BenchFailed(f"{engine.name} answered {answer!r} and closed the connection")
+                    raise BenchFailed(f"{engine.name} closed the connection within its answer to {path}")
                 answer += more
-        engine.add("ping", PINGS / (time.perf_counter() - began))
+            if not answer.startswith(b"HTTP/1.1 200 "):
+                raise BenchFailed(f"{engine.name} answered {path} with {answer[:200]!r}")
+        engine.add(key, REQUESTS / (time.perf_counter() - began))
+
+
+def _is_whole(answer: bytes) -> bool:
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    return bool(end) and (len(body) >= int(length[1]) if length else body.endswith(b"\r\n0\r\n\r\n"))
+
+
+def pings(engine: Contender) -> None:
+    asked(engine, "ping", "/_ping")
+
+
+def inspections(engine: Contender) -> None:
+    """Of a container that never ran."""
+    with contextlib.closing(Client(engine.host)) as client:
+        made = client.post("/containers/create", {"Image": IMAGE, "Cmd": ["true"]})["Id"]
+        asked(engine, "inspect", f"/containers/{made}/json")
+        client.delete(f"/containers/{made}")
 
 
 def make_listed(engine: Contender) -> None:
@@ -190,6 +212,7 @@ def measure(engines: Sequence[Contender], program: str, rounds: int) -> None:
         ("a container's life", rounds, life_by_api),
         ("many at once", fewer, many_at_once),
         ("pings", rounds, pings),
+        ("inspections", rounds, inspections),
         ("containers to be listed", 1, make_listed),
         ("lists", rounds, lists),
     ]
