@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import IO, Any
 
+from wharfie.cli.logins import stored
 from wharfie.client import Client
 
-HUB, HUB_KEY = "docker.io", "https://index.docker.io/v1/"
+HUB = "docker.io"
 
 
 def pull_image(client: Client, image: str, *, platform: str, quiet: bool, out: IO[str]) -> None:
@@ -87,15 +84,4 @@ def full_name(image: str) -> str:
 
 def credentials(name: str) -> dict[str, str]:
     """The header for what `docker login` stored for the name's registry, or none."""
-    registry = full_name(name).partition("/")[0]
-    try:
-        folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-        stored = json.loads((folder / "config.json").read_text()).get("auths", {})
-    except (OSError, ValueError, RuntimeError):
-        return {}
-    entry = stored.get(HUB_KEY if registry == HUB else registry) or {}
-    user, separator, password = base64.b64decode(entry.get("auth", "")).decode("utf-8", "replace").partition(":")
-    if not separator:
-        return {}
-    auth = {"username": user, "password": password, "serveraddress": registry}
-    return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(auth).encode()).decode()}
+    return stored(full_name(name).partition("/")[0])

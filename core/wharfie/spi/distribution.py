@@ -204,6 +204,12 @@ def read_token(body: bytes, realm: str) -> tuple[str, float]:
     return token, float(life) if isinstance(life, int | float) and life > 0 else Authorizations.LIFE
 
 
+def read_identity_token(body: bytes) -> str:
+    """What a token server gives at a login in place of the password; empty when there is none. Errors: InvalidArgument."""
+    token = read_object(body, "the token").get("refresh_token")
+    return token if isinstance(token, str) and token.isprintable() and token.isascii() else ""
+
+
 Asker = tuple[str, str, Credentials | None]
 """Server, scope, and who asks: what was answered is of use to nobody else."""
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import ssl
+import subprocess
 
 import pytest
 from wharfie_registry_oci import hosts
+from wharfie_registry_oci.endpoints import Endpoints
+from wharfie_registry_oci.settings import Settings
 
-from wharfie.spi.errors import InvalidArgument, NotFound
+from wharfie.spi.errors import InvalidArgument, NotFound, Unavailable
 from wharfie.spi.registry import Credentials, Reference
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -82,6 +86,77 @@ def test_the_default_and_the_hub(driver, script, reply_with, tmp_path) -> None:
     mirror.answer = lambda handler: reply_with(handler, 404)
     with pytest.raises(NotFound):
         oci.resolve(Reference(server="registry-1.docker.io", repository="library/x", tag="1"), None)
+
+
+def test_settings_of_the_server_itself_need_no_name(driver, script, reply_with, tmp_path) -> None:
+    """Above all tables: they are the server's, which is reached as it is without a file."""
+    registry, mirror = script(), script()
+    serving(registry, reply_with)
+    serving(mirror, reply_with, b"[]")
+    text = f'capabilities = ["pull"]\n[header]\nx-team = "red"\n[host."http://{mirror.address}"]\n'
+    write(tmp_path, registry.address, text)
+    oci = driver()
+    mirror.answer = lambda handler: reply_with(handler, 404)
+    with pytest.raises(Unavailable, match="has no endpoint"):
+        oci.resolve(Reference(server=registry.address, repository="x", tag="1"), None)
+    assert registry.seen == []
+    oci.resolve(Reference(server=registry.address, repository="x", digest="sha256:" + "0" * 64), None)
+    ((_, headers),) = registry.seen
+    assert headers["x-team"] == "red"
+
+
+def test_a_server_that_is_written_to_be_plain(tmp_path) -> None:
+    """Its own addresses, of uploads and tokens, are plain too; those of others stay refused."""
+    write(tmp_path, "registry.example", 'server = "http://192.0.2.7:5000"')
+    endpoints = Endpoints(Settings(certificates=tmp_path / "certs.d"))
+    assert not endpoints.allows("http://192.0.2.7:5000/v2/x/blobs/uploads/1")
+    assert [endpoint.url for endpoint in endpoints.of("registry.example")] == ["http://192.0.2.7:5000"]
+    assert endpoints.allows("http://192.0.2.7:5000/v2/x/blobs/uploads/1")
+    assert not endpoints.allows("http://192.0.2.8:5000/v2/x/blobs/uploads/1")
+
+
+@pytest.fixture
+def authority(tmp_path):
+    """A CA of the test's, a certificate for 127.0.0.1 by it, and one for a client."""
+    folder = tmp_path / "ca"
+    folder.mkdir()
+
+    def openssl(*words: object) -> None:
+        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
+
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", 2, "-subj", "/CN=ca", "-keyout", folder / "ca.key",
+            "-out", folder / "ca.crt")  # fmt: skip
+    for name in ("server", "client"):
+        key, request, certificate = (folder / f"{name}.{kind}" for kind in ("key", "csr", "cert"))
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", key, "-out", request)
+        (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+        openssl("x509", "-req", "-in", request, "-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-CAcreateserial",
+                "-days", 2, "-extfile", folder / "names", "-out", certificate)  # fmt: skip
+    return folder
+
+
+def test_a_mirror_that_wants_a_certificate(driver, script, reply_with, tmp_path, authority) -> None:
+    """Both sides' certificates as hosts.toml names them; without them nothing is told."""
+    registry, mirror = script(), script()
+    serving(registry, reply_with)
+    serving(mirror, reply_with, b"[]")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority / "server.cert", authority / "server.key")
+    context.load_verify_locations(authority / "ca.crt")
+    context.verify_mode = ssl.CERT_REQUIRED
+    mirror.server.socket = context.wrap_socket(mirror.server.socket, server_side=True)
+    ref = Reference(server=registry.address, repository="x", tag="1")
+    host = f'[host."https://{mirror.address}"]\n'
+    pair = f'client = [["{authority}/client.cert", "{authority}/client.key"]]\n'
+    for text, answer in (
+        (f'ca = "{authority}/ca.crt"\n' + pair, b"[]"),
+        (f'ca = ["{authority}/ca.crt"]\n', b"{}"),
+        ("skip_verify = true\n" + pair, b"[]"),
+        (f'ca = "{authority}/client.cert"\n' + pair, b"{}"),  # another authority than the mirror's
+    ):
+        write(tmp_path, registry.address, host + text)
+        oci = driver()
+        assert oci.resolve(ref, None).data == answer, text
 
 
 def test_certificates(tmp_path) -> None:

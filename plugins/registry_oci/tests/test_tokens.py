@@ -81,6 +81,20 @@ def test_an_identity_token_is_exchanged_without_following_redirects(driver, scri
     assert thief.seen == []
 
 
+def test_a_login_asks_for_what_stands_for_the_password(driver, script, reply_with) -> None:
+    registry, token_server = script(), script()
+    guarded(registry, token_server, reply_with, b"{}")
+    for given, identity in (("lasting", "lasting"), (None, ""), (5, ""), ("a\r\nb", "")):
+        answer = json.dumps({"token": "good", "refresh_token": given}).encode()
+        token_server.answer = lambda handler, answer=answer: reply_with(handler, 200, answer)
+        token_server.seen.clear()
+        assert driver().login(registry.address, ME).identity_token == identity
+        query = parse_qs(urlsplit(token_server.seen[0][0]).query)
+        assert (query["offline_token"], query["client_id"], query["account"]) == (["true"], ["wharfie"], ["me"])
+    driver().resolve(Reference(server=registry.address, repository="x", tag="1"), ME)
+    assert "offline_token" not in parse_qs(urlsplit(token_server.seen[-1][0]).query)
+
+
 def test_a_registry_token_is_sent_as_it_is(driver, script, reply_with) -> None:
     registry, token_server = script(), script()
     guarded(registry, token_server, reply_with, b"{}", token="mine")

@@ -227,10 +227,14 @@ class OciDriver(RegistryDriver):
                 raise unavailable(f'Get "{url}": {response.status_code} {response.reason_phrase}')
             challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
         offer = challenges[0] if challenges else Challenge("basic", {})
-        token = basic(auth) if offer.scheme == "basic" else "Bearer " + self._requests.token(offer, "", auth)[0]
-        with self._http.stream("GET", url, headers={}, authorization=token) as response:
+        if offer.scheme == "basic":
+            authorization, identity_token = basic(auth), ""
+        else:
+            token, identity_token = self._requests.login(offer, auth)
+            authorization = f"Bearer {token}"
+        with self._http.stream("GET", url, headers={}, authorization=authorization) as response:
             if response.status_code == 200:
-                return LoginResult(status="Login Succeeded")
+                return LoginResult(status="Login Succeeded", identity_token=identity_token)
             said = f"{response.status_code} {response.reason_phrase}"
         raise Unauthorized(f"login attempt to {url} failed with status: {said}")
 

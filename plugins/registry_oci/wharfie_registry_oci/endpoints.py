@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -48,22 +48,32 @@ class Endpoints:
         self._names = {text.lower() for text in settings.insecure_registries if _network(text) is None}
         self._plain: dict[str, bool] = {}  # what an insecure server turned out to speak
         self._hosts: dict[str, Host] = {}  # what hosts.toml says of an address, by host
+        self._written_plain: set[str] = set()  # hosts that it says to be reached without TLS
 
     def of(self, server: str) -> Sequence[Endpoint]:
         """In the order in which they are tried. Errors: InvalidArgument (its hosts.toml)."""
         mirrors = [Endpoint(url.rstrip("/"), trusted=False) for url in self._settings.registry_mirrors if server == HUB]
         written = hosts.read(self._settings.certificates, server)
+        own = Host("")
         if written is not None:
             mirrors = [self._endpoint(host, trusted=urlsplit(host.url).netloc == server) for host in written.mirrors]
-            if written.server is not None:
-                return [*mirrors, self._endpoint(written.server, trusted=True)]
+            own = written.server
+        if own.url:
+            return [*mirrors, self._endpoint(own, trusted=True)]
+        self._hosts[server] = own
+        return [*mirrors, *(self._endpoint(replace(own, url=url), trusted=True) for url in self._addresses(server))]
+
+    def _addresses(self, server: str) -> Sequence[str]:
+        """Where a server may be, in the order in which that is tried."""
         if not self.insecure(server) or self._authorities(server):  # who names an authority does not want plain HTTP
-            return [*mirrors, Endpoint(f"https://{server}")]
+            return [f"https://{server}"]
         plain = self._plain.get(server)
         schemes = ["https", "http"] if plain is None else ["http"] if plain else ["https"]
-        return [*mirrors, *(Endpoint(f"{scheme}://{server}") for scheme in schemes)]
+        return [f"{scheme}://{server}" for scheme in schemes]
 
     def _endpoint(self, host: Host, *, trusted: bool) -> Endpoint:
+        if urlsplit(host.url).scheme == "http":
+            self._written_plain.add(urlsplit(host.url).netloc)
         self._hosts[urlsplit(host.url).netloc] = host
         return Endpoint(host.url, trusted, host.capabilities, host.override_path, host.headers)
 
@@ -92,7 +102,8 @@ class Endpoints:
         parts = urlsplit(url)
         if parts.scheme == "https":
             return bool(parts.hostname)
-        return parts.scheme == "http" and bool(parts.hostname) and self.insecure(parts.netloc)
+        plain = self.insecure(parts.netloc) or parts.netloc in self._written_plain
+        return parts.scheme == "http" and bool(parts.hostname) and plain
 
     def tls(self, host: str) -> ssl.SSLContext:
         """Errors: OSError, ssl.SSLError (a file of the server's folder is no certificate)."""

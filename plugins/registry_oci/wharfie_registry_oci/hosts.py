@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,10 +43,10 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """A file. `server`: the last to be asked, empty for the server itself."""
+    """A file. `server`: the last to be asked; with an empty `url` the server itself, as it is reached without a file."""
 
     mirrors: tuple[Host, ...]
-    server: Host | None
+    server: Host
 
 
 def read(certificates: Path, server: str) -> Hosts | None:
@@ -74,9 +74,10 @@ def _hosts(path: Path, document: Mapping[str, Any]) -> Hosts:
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise InvalidArgument(f'{path} cannot be used: write [host."https://…"] tables')
     mirrors = tuple(_host(path, url, table) for url, table in tables.items())
-    named = document.get("server")
     own = {key: value for key, value in document.items() if key not in ("server", "host")}
-    return Hosts(mirrors, _host(path, named, own) if named else None)
+    if named := document.get("server"):
+        return Hosts(mirrors, _host(path, named, own))
+    return Hosts(mirrors, replace(_host(path, "https://the-server", own), url=""))
 
 
 def _host(path: Path, url: Any, table: Mapping[str, Any]) -> Host:

@@ -9,13 +9,24 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 
-from wharfie.spi.distribution import TOKEN_LIMIT, Challenge, basic, parse_challenges, read_token, unavailable
+from wharfie.spi.distribution import (
+    TOKEN_LIMIT,
+    Challenge,
+    basic,
+    parse_challenges,
+    read_identity_token,
+    read_token,
+    unavailable,
+)
 from wharfie.spi.errors import Forbidden, NotFound, Unauthorized, Unavailable, WharfieError
 from wharfie.spi.registry import Credentials, Reference
 from wharfie_registry_oci.auth import Authority
 from wharfie_registry_oci.endpoints import Endpoint, Endpoints
 from wharfie_registry_oci.failures import push_refused, refused
 from wharfie_registry_oci.http import Body, Http, NoTls, error_body, origin, read_limited
+
+_CLIENT = "wharfie"
+"""Who we are to token servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +139,15 @@ class Requests:
 
     def token(self, challenge: Challenge, scope: str, credentials: Credentials | None) -> tuple[str, float]:
         """A bearer token and its life in seconds, from the server that `challenge` names."""
+        return read_token(self._token(challenge, scope, credentials), challenge.parameters.get("realm", ""))
+
+    def login(self, challenge: Challenge, credentials: Credentials) -> tuple[str, str]:
+        """A bearer token, and the identity token that stands for the password from now on; empty without one."""
+        body = self._token(challenge, "", credentials, offline=True)
+        return read_token(body, challenge.parameters.get("realm", ""))[0], read_identity_token(body)
+
+    def _token(self, challenge: Challenge, scope: str, credentials: Credentials | None, *, offline: bool = False) -> bytes:
+        """The token server's answer. `offline`: one that outlives the client's session is wanted."""
         realm = challenge.parameters.get("realm", "")
         if not self._endpoints.allows(realm):
             raise unavailable(f"the registry names a token server that cannot be asked without TLS: {realm!r}")
@@ -139,6 +159,7 @@ class Requests:
                 status, body = self._refresh(realm, query, credentials.identity_token)
             else:
                 query += [("scope", each) for each in scope.split()]
+                query += [("offline_token", "true"), ("client_id", _CLIENT)] if offline else []
                 status, body = self._ask(realm, query, credentials)
         except NoTls as error:
             raise error.cause from None
@@ -146,7 +167,7 @@ class Requests:
             raise Unauthorized(f'Get "{realm}": unauthorized: incorrect username or password')
         if status != 200:
             raise unavailable(f'Get "{realm}": the token server answered {status}')
-        return read_token(body, realm)
+        return body
 
     def _ask(self, realm: str, query: list[tuple[str, str]], credentials: Credentials | None) -> tuple[int, bytes]:
         authorization = ""
@@ -158,6 +179,6 @@ class Requests:
             return response.status_code, read_limited(response, TOKEN_LIMIT, f"the token of {realm}")
 
     def _refresh(self, realm: str, query: list[tuple[str, str]], identity_token: str) -> tuple[int, bytes]:
-        form = {**dict(query), "grant_type": "refresh_token", "refresh_token": identity_token, "client_id": "wharfie"}
+        form = {**dict(query), "grant_type": "refresh_token", "refresh_token": identity_token, "client_id": _CLIENT}
         with self._http.post(realm, form) as response:
             return response.status_code, read_limited(response, TOKEN_LIMIT, f"the token of {realm}")
