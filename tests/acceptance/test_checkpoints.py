@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.harness import PATIENCE, import_busybox, running, until
+from tests.harness import PATIENCE, free_port, import_busybox, running, until
 from tests.harness import Daemon as OwnDaemon
 
 CRIU = shutil.which("criu")
 WORKS = CRIU is not None and subprocess.run([CRIU, "check"], capture_output=True, check=False).returncode == 0
 for_real = pytest.mark.skipif(not WORKS, reason="criu is not installed, or `criu check` says that it does not work here")
 COUNT = "trap 'exit 7' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"
+IPV6 = Path("/proc/net/if_inet6").exists()
 SYS_RESOURCE = 1 << 24
 PRIVILEGED = int(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0], 16) & SYS_RESOURCE
 """criu asks for the limits of other users' processes, which a host that is itself confined may forbid."""
@@ -240,6 +242,39 @@ def test_a_network_that_is_not_its_own(daemon, name, mode):
     daemon.docker("checkpoint", "create", name, "one")
     daemon.docker("start", "--checkpoint", "one", name)
     assert goes_on(daemon, name)
+
+
+@for_real
+def test_networks_and_ports_follow(daemon, name):
+    """The process that the network was made for is gone, and nothing still points at it."""
+    port = free_port()
+    daemon.docker("network", "create", f"{name}-more")
+    count(daemon, name, "-p", f"{port}:80")
+    daemon.docker("network", "connect", f"{name}-more", name)
+    daemon.docker("checkpoint", "create", name, "one")
+    daemon.docker("start", "--checkpoint", "one", name)
+    daemon.docker("exec", "-d", name, "nc", "-ll", "-p", "80", "-e", "echo", "heard")
+    until(lambda: said(port))
+    daemon.docker("network", "disconnect", "bridge", name)
+    gateway = daemon.docker("network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", f"{name}-more")
+    assert daemon.docker("exec", name, "ip", "route").split()[2] == gateway
+    until(lambda: said(port))
+    daemon.kill()
+    daemon.start()
+    assert goes_on(daemon, name)
+    until(lambda: said(port))
+
+
+def said(port):
+    """Whether the container is heard, by the kernel's translation and by the proxy, which alone leads from IPv6 to IPv4."""
+    heard = []
+    for host in ("127.0.0.1", "::1") if IPV6 else ("127.0.0.1",):
+        try:
+            with socket.create_connection((host, port), timeout=5) as client:
+                heard.append(client.recv(100))
+        except OSError:
+            heard.append(b"")
+    return set(heard) == {b"heard\n"}
 
 
 @for_real

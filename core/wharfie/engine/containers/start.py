@@ -141,6 +141,8 @@ class Starter:
                 details=error.details,
             ) from error
         container.state.pid = process.pid
+        if process.netns is not None:
+            await self.endpoints.follow(container, process.netns)
         await self.catalog.save(container)
 
     async def _record_failure(self, container: Container, live: Live, error: WharfieError) -> None:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface, ip_address, ip_network
+from pathlib import Path
 
 from wharfie.engine.actions import Actions
 from wharfie.engine.events import Events
@@ -174,6 +175,14 @@ class Endpoints:
         return JoinedEndpoint(network_id=record.id, network=record.name, joined=joined)
 
     # ---- while running
+
+    async def follow(self, container: Container, netns: Path) -> None:
+        """Another process is the container's first one, in the same namespace, which now is to be opened at `netns`."""
+        for index, entry in enumerate(container.joined):
+            if entry.joined.sandbox is not None:
+                sandbox = replace(entry.joined.sandbox, path=netns)
+                container.joined[index] = entry.model_copy(update={"joined": replace(entry.joined, sandbox=sandbox)})
+        await self.publishing.follow(container)
 
     async def connect(self, container: Container, record: NetworkRecord, facts: ContainerFacts, sandbox: Sandbox) -> None:
         """Join one more network; `container.networks` already has it. It takes the default route over if its priority is

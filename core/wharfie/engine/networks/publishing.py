@@ -131,6 +131,12 @@ class Publishing:
         await self._relay(container.id, joined, container.state.pid)
         container.joined[index] = entry.model_copy(update={"joined": joined})
 
+    async def follow(self, container: Container) -> None:
+        """Another process is the container's first one: the proxy relays as long as that lives."""
+        for entry in container.joined:
+            if entry.joined.ports:
+                await self._relay(container.id, entry.joined, container.state.pid)
+
     # ---- starts and ends of the daemon
 
     async def open(self) -> None:
