@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,7 @@ CRIU = shutil.which("criu")
 WORKS = CRIU is not None and subprocess.run([CRIU, "check"], capture_output=True, check=False).returncode == 0
 for_real = pytest.mark.skipif(not WORKS, reason="criu is not installed, or `criu check` says that it does not work here")
 COUNT = "trap 'exit 7' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"
+KILLS = int(os.environ.get("WHARFIE_CHECKPOINT_KILLS", "2"))
 IPV6 = Path("/proc/net/if_inet6").exists()
 SYS_RESOURCE = 1 << 24
 PRIVILEGED = int(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0], 16) & SYS_RESOURCE
@@ -317,9 +319,16 @@ def test_what_cannot_be_asked_for(daemon, name):
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [(("-t",), "it has a terminal"), (("--init",), "--init"), (("--pid", "host"), "its PID namespace is not its own")],
+    [
+        (("--runtime", "runc"), 'runtime driver "runc" cannot write checkpoints'),
+        (("-t",), "it has a terminal"),
+        (("--init",), "--init"),
+        (("--pid", "host"), "its PID namespace is not its own"),
+    ],
 )
 def test_what_no_checkpoint_holds(daemon, name, options, reason):
+    if "runc" in options and shutil.which("runc") is None:
+        pytest.skip("runc is not there")
     daemon.docker("run", "-d", "--name", name, *options, "busybox", "sleep", "600")
     assert reason in refused(daemon, "create", name, "one")
     assert daemon.docker("exec", name, "echo", "goes on") == "goes on"
@@ -378,6 +387,29 @@ def test_a_daemon_that_is_killed_while_one_is_written(daemon, name):
     assert (daemon.inspect(name)["State"]["Status"], daemon.inspect(name)["State"]["Pid"]) == ("running", state["Pid"])
     assert goes_on(daemon, name)
     assert names(daemon, name) == []
+
+
+@for_real
+def test_a_daemon_that_is_killed_at_any_instant(daemon, name):
+    """Either there is a whole checkpoint and the container has ended, or there is none and it runs. The environment's
+    WHARFIE_CHECKPOINT_KILLS says how often."""
+    count(daemon, name)
+    for number in range(KILLS):
+        after = random.uniform(0, 1.2)
+        print(f"kill {number}: {after:.3f} s after the request")
+        client = daemon.spawn_docker("checkpoint", "create", name, f"number{number}")
+        time.sleep(after)
+        daemon.kill()
+        client.communicate()
+        daemon.start()
+        until(lambda: not list((daemon.data / "containers" / daemon.inspect(name)["Id"]).glob("checkpoints/.part-*")))
+        status = daemon.inspect(name)["State"]["Status"]
+        if f"number{number}" in names(daemon, name):
+            until(lambda: daemon.inspect(name)["State"]["Status"] == "exited")
+            daemon.docker("start", "--checkpoint", f"number{number}", name)
+        else:
+            assert status == "running"
+        assert goes_on(daemon, name)
 
 
 @pytest.mark.skipif(CRIU is None, reason="criu is not there")
