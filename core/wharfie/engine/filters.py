@@ -51,6 +51,47 @@ def boolean(filters: Filters, name: str, default: bool) -> bool:
     raise InvalidArgument(f"invalid filter '{name}={next(iter(filters[name]))}'")
 
 
+def path_match(pattern: str, text: str) -> bool:
+    """Go's path.Match: `*` and `?` stop at a slash, `[a-z]` and `[^a-z]` are one character, a backslash takes the next one
+    as it is. Errors: InvalidArgument (another form)."""
+    return re.fullmatch(_path_pattern(pattern), text, re.DOTALL) is not None
+
+
+_ITEM = r"(?:\\.|[^\\\]])"
+_PIECES = re.compile(rf"(\*)|(\?)|\[(\^?)((?:{_ITEM}(?:-{_ITEM})?)+)\]|\\(.)|([^\\\[*?])", re.DOTALL)
+
+
+def _path_pattern(pattern: str) -> str:
+    at, chunks = 0, [""]
+    while at < len(pattern):
+        piece = _PIECES.match(pattern, at)
+        if piece is None:
+            raise InvalidArgument("syntax error in pattern")
+        at = piece.end()
+        if piece[1]:
+            chunks.append("")
+        elif piece[2]:
+            chunks[-1] += "[^/]"
+        elif piece[4]:
+            chunks[-1] += f"[{piece[3]}{_ranges(piece[4])}]"
+        else:
+            chunks[-1] += re.escape(piece[5] or piece[6])
+    first, *others = chunks
+    if not others:
+        return first
+    # Where a chunk fits first is right, as Go has it; nothing is tried again, or many stars would take for ever.
+    return first + "".join(f"(?>[^/]*?{chunk})" for chunk in others[:-1]) + f"[^/]*{others[-1]}"
+
+
+def _ranges(text: str) -> str:
+    """The inside of a character class; a range that ends before it begins is empty."""
+    made = ""
+    for item in re.finditer(rf"({_ITEM})(?:-({_ITEM}))?", text, re.DOTALL):
+        low, high = (end[-1] for end in (item[1], item[2] or item[1]))
+        made += f"{re.escape(low)}-{re.escape(high)}" if low <= high else ""
+    return made or r"\0"
+
+
 def text_match(patterns: Sequence[str], text: str) -> bool:
     """Whether any pattern, a regular expression as Docker takes it for names, is found in the text."""
     for pattern in patterns:

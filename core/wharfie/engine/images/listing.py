@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
-from wharfie.engine.filters import Filters, boolean, check, labels_match, moment
+from wharfie.engine.filters import Filters, boolean, check, labels_match, moment, path_match
 from wharfie.engine.identity import parse_rfc3339
 from wharfie.engine.images.catalog import Catalog
 from wharfie.engine.images.reference import Name
@@ -54,12 +53,8 @@ def _time(image: Image) -> int:
 
 
 def _matches(name: Name, patterns: Sequence[str]) -> bool:
-    """Go's path.Match against the familiar name, with or without its tag: `*` stops at a slash."""
-    return any(
-        pattern.count("/") == text.count("/") and all(map(fnmatchcase, text.split("/"), pattern.split("/")))
-        for pattern in patterns
-        for text in (name.familiar, name.familiar_repository)
-    )
+    """Against the familiar name, with or without its tag. Errors: InvalidArgument (a pattern)."""
+    return any(path_match(pattern, text) for pattern in patterns for text in (name.familiar, name.familiar_repository))
 
 
 def history(catalog: Catalog, image: Image) -> list[HistoryItem]:
