@@ -177,9 +177,37 @@ def test_the_protocol(filled) -> None:
             "blobs/" + json.loads(layout.blobs[image["digest"]])["config"]["digest"],
         ):
             assert (await ask(address, f"/v2/team/app/{path}"))[0] == 404  # the image is not whole any more
+        for reference in ("1", index["digest"]):  # and its index leads nowhere
+            status, _, body = await ask(address, f"/v2/team/app/manifests/{reference}")
+            assert (status, code_of(body)) == (404, "MANIFEST_UNKNOWN")
         assert json.loads((await ask(address, "/v2/_catalog"))[2]) == {"repositories": []}
 
     filled(work)
+
+
+def test_a_tag_for_two_platforms_is_one_tag(filled) -> None:
+    """As skopeo sees it too, who asks as the protocol has it."""
+
+    async def work(house, address, layout, index, image, other) -> None:
+        await house.pull(f"{filled.server.address}/team/app", "1", platform="linux/s390x")
+        await house.images.tag(f"{filled.server.address}/team/app:1", "team/both", "1")
+        _, _, body = await ask(address, "/v2/team/both/tags/list")
+        assert json.loads(body)["tags"] == ["1"]
+        name = f"docker://{address}/team/both"
+        seen = await skopeo("list-tags", "--tls-verify=false", name)
+        assert seen["Tags"] == ["1"]
+        for architecture in ("amd64", "s390x"):
+            found = await skopeo("--override-arch", architecture, "inspect", "--tls-verify=false", f"{name}:1")
+            assert (found["Architecture"], found["Digest"]) == (architecture, index["digest"])
+
+    filled(work)
+
+
+async def skopeo(*words: str):
+    program = await asyncio.create_subprocess_exec("skopeo", *words, stdout=asyncio.subprocess.PIPE)
+    output, _ = await program.communicate()
+    assert program.returncode == 0
+    return json.loads(output)
 
 
 def test_a_media_type_cannot_become_a_header(with_house, make, liar) -> None:

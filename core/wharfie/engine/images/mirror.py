@@ -6,7 +6,7 @@ manifest, and goes on to the next mirror or to the registry itself.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from wharfie.engine.images import documents, reference
@@ -45,7 +45,7 @@ class Mirror:
     async def tags(self, repository: str) -> list[str]:
         """Sorted. Errors: NotFound (no such repository)."""
         own = [(name, image) for name, image in self._of(repository) if name.tag]
-        return sorted([name.tag for name, image in own if await self._assembler.is_whole(image)])
+        return sorted({name.tag for name, image in own if await self._assembler.is_whole(image)})
 
     async def manifest(self, repository: str, tag_or_digest: str, accepted: Collection[str]) -> Manifest:
         """A manifest or index; the image's own for who does not accept an index (empty: everything is accepted).
@@ -57,10 +57,10 @@ class Mirror:
             meaning = self._catalog.meaning(name)
             index = meaning.index if meaning is not None else None
             if index is not None and index.digest == tag_or_digest:
-                return await self._read(index)
+                return await self._index(own, index)
             if name.tag == tag_or_digest and ":" not in tag_or_digest:
                 if index is not None and (not accepted or index.media_type in accepted):
-                    return await self._read(index)
+                    return await self._index(own, index)
                 return await self._manifest_of(image)
         for _, image in own:
             if image.manifest == tag_or_digest:
@@ -93,6 +93,14 @@ class Mirror:
                     annotations=document.get("annotations") or {},
                 )
         return list(found.values())
+
+    async def _index(self, own: Sequence[tuple[Name, Image]], index: Descriptor) -> Manifest:
+        """While one of its images is whole: nobody is led to where there is nothing."""
+        for name, image in own:
+            meaning = self._catalog.meaning(name)
+            if meaning is not None and meaning.index == index and await self._assembler.is_whole(image):
+                return await self._read(index)
+        raise NotFound(f"manifest unknown: no image of {index.digest} is whole here")
 
     async def _manifest_of(self, image: Image) -> Manifest:
         if not await self._assembler.is_whole(image):
