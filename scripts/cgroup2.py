@@ -50,7 +50,7 @@ SERVERS: Final = (
 QEMU: Final = "qemu-system-x86_64"
 DISK_MEGABYTES: Final = 2048
 MEMORY_MEGABYTES: Final = 2048
-SECONDS: Final = 2400
+SECONDS: Final = 3000
 """How long the machine may take, from the first instruction to the last test."""
 
 # What is not about control groups, mounts or processes does not differ there. Of the command line only the limits are

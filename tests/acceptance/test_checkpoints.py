@@ -395,7 +395,7 @@ def test_a_daemon_that_is_killed_at_any_instant(daemon, name):
     WHARFIE_CHECKPOINT_KILLS says how often."""
     count(daemon, name)
     for number in range(KILLS):
-        after = random.uniform(0, 1.2)
+        after = random.uniform(0, 1.2 * PATIENCE)
         print(f"kill {number}: {after:.3f} s after the request")
         client = daemon.spawn_docker("checkpoint", "create", name, f"number{number}")
         time.sleep(after)
