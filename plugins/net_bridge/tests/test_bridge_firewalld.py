@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-from wharfie_net_bridge import bus
 
 UNPACKED = Path(sys.executable).with_name("firewalld")
 """Debian's packages of firewalld and of what it needs, taken apart by the Makefile: installed it would be a service."""
@@ -78,7 +77,7 @@ def soon(condition, what: str) -> None:
 @pytest.fixture
 def firewalld(world, tmp_path, monkeypatch):
     firewalld = Firewalld(tmp_path)
-    monkeypatch.setattr(bus, "SOCKET", str(firewalld.socket))
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={firewalld.socket}")
     try:
         yield firewalld
     finally:

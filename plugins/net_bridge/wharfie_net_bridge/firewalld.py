@@ -10,15 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Collection
-from typing import Any
 
-from wharfie_net_bridge import bus
-from wharfie_net_bridge.bus import BusError, SystemBus
+from wharfie.spi.errors import Unavailable
 
 TABLE = "firewalld"
 """Its nftables table: where that is, firewalld is running."""
 ZONE = "trusted"
-_NAME, _PATH = "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1"
 
 
 class Firewalld:
@@ -34,25 +31,24 @@ class Firewalld:
         with self._lock:
             try:
                 self._settle(set(bridges))
-            except (BusError, OSError) as error:
+            except Unavailable as error:
                 self._log.warning(
                     "firewalld does not take bridges into its zone %s, so containers may not reach the outside: %s;"
                     " firewall-cmd --zone=%s --add-interface=BRIDGE does it by hand",
-                    *(ZONE, error, ZONE),
+                    *(ZONE, error.message, ZONE),
                 )
 
     def _settle(self, bridges: set[str]) -> None:
-        with SystemBus(bus.SOCKET) as connection:
+        from wharfie_net_bridge import (
+            zones,
+        )  # jeepney takes longer to import than all of this driver, and few hosts need it
 
-            def call(member: str, *words: str) -> list[Any]:
-                return connection.call(_NAME, _PATH, f"{_NAME}.zone", member, *words)
-
-            [zones] = call("getActiveZones")
-            placed = {name: zone for zone, members in zones.items() for name in members.get("interfaces", ())}
+        with zones.connected() as firewalld:
+            placed = firewalld.interfaces()
             for name in sorted(bridges - placed.keys()):
-                call("addInterface", ZONE, name)
+                firewalld.add(ZONE, name)
                 self._ours.add(name)
             for name in sorted(self._ours - bridges):
                 if placed.get(name) == ZONE:
-                    call("removeInterface", ZONE, name)
+                    firewalld.remove(ZONE, name)
                 self._ours.discard(name)
