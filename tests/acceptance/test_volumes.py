@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 from tests.harness import busybox_tar
 
@@ -45,6 +46,42 @@ def test_an_anonymous_volume_goes_with_its_container(daemon, name):
     assert len(set(daemon.docker("volume", "ls", "-q").split()) - before) == 1
     daemon.docker("rm", "-v", name)
     assert set(daemon.docker("volume", "ls", "-q").split()) == before
+
+
+def test_a_volume_that_a_container_is_about_to_have_stays(make_daemon):
+    """Others prune and remove all the time; no container is made whose volumes are gone."""
+    daemon = make_daemon()
+    done = threading.Event()
+
+    def prune():
+        while not done.is_set():
+            daemon.request("POST", "/volumes/prune?filters=%7B%22all%22%3A%5B%22true%22%5D%7D")
+
+    def remove():
+        while not done.is_set():
+            daemon.request("POST", "/volumes/create", {"Name": "named"})
+            daemon.request("DELETE", "/volumes/named")
+
+    others = [threading.Thread(target=work) for work in (prune, remove)]
+    for other in others:
+        other.start()
+    try:
+        body = {"Cmd": ["x"], "HostConfig": {"Binds": ["named:/n"]}, "Volumes": {"/a": {}, "/b": {}, "/c": {}}}
+        for _ in range(6):
+            status, made = daemon.request("POST", "/containers/create", body)
+            assert status == 201
+            mounts = daemon.request("GET", f"/containers/{made['Id']}/json")[1]["Mounts"]
+            gone = [
+                mount["Destination"] for mount in mounts if daemon.request("GET", f"/volumes/{mount['Name']}")[0] != 200
+            ]
+            assert (len(mounts), gone) == (4, [])
+            daemon.request("DELETE", f"/containers/{made['Id']}?v=1")
+    finally:
+        done.set()
+        for other in others:
+            other.join()
+    daemon.request("POST", "/volumes/prune?filters=%7B%22all%22%3A%5B%22true%22%5D%7D")
+    assert daemon.request("GET", "/volumes")[1]["Volumes"] == []
 
 
 def test_binds(daemon, tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -56,7 +57,9 @@ class Volumes:
         self._events = events
         self._containers = containers
         self._records: dict[str, VolumeRecord] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._claims: dict[str, dict[str, Container]] = {}  # by name and id: of containers that are being made
+        self._going: set[str] = set()  # on their way out
 
     async def open(self) -> None:
         for document in self._metadata.all(TABLE).values():
@@ -121,6 +124,33 @@ class Volumes:
         self._events.emit("volume", "create", name, {"driver": driver_name})
         return record
 
+    async def claim(
+        self, mount: MountPoint, container: Container, options: Mapping[str, str], labels: Mapping[str, str] | None
+    ) -> tuple[VolumeRecord, bool]:
+        """The volume that a container which is being made has at `mount`, and whether it was made for it: the one of the
+        mount's name, whatever its driver, otherwise a new one. Nobody can remove it until `release`.
+
+        Errors: those of `create`.
+        """
+        record = self._records.get(mount.name) if mount.name not in self._going else None
+        made = False
+        if record is None:
+            name = mount.name or secrets.token_hex(32)
+            async with self._lock(name):
+                record = self._records.get(name)
+                made = record is None
+                if record is None:
+                    record = await self._make(name, mount.driver, options, labels, not mount.name)
+        self._claims.setdefault(record.name, {})[container.id] = container
+        return record, made
+
+    def release(self, name: str, container: Container) -> None:
+        """The container is recorded, or will never be. May be repeated."""
+        claims = self._claims.get(name, {})
+        claims.pop(container.id, None)
+        if not claims:
+            self._claims.pop(name, None)
+
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
 
@@ -147,10 +177,6 @@ class Volumes:
     def all(self) -> Sequence[VolumeRecord]:
         """The records of this daemon's volumes; asks no driver."""
         return tuple(self._records.values())
-
-    def peek(self, name: str) -> VolumeRecord | None:
-        """The record of a volume that this daemon made; asks no driver."""
-        return self._records.get(name)
 
     async def _find_in_drivers(self, name: str) -> VolumeRecord | None:
         for driver_name, driver in self._drivers.loaded(VolumeDriver).items():
@@ -192,12 +218,13 @@ class Volumes:
         return sorted(records.values(), key=lambda record: record.name), warnings
 
     def users(self, name: str) -> list[Container]:
-        """Containers, running or not, that have the volume."""
-        return [
-            container
+        """Containers, running or not or still being made, that have the volume."""
+        found = {
+            container.id: container
             for container in self._containers()
             if any(mount.type == "volume" and mount.name == name for mount in container.mounts)
-        ]
+        }
+        return list({**found, **self._claims.get(name, {})}.values())
 
     def references(self, name: str) -> int:
         return len(self.users(name))
@@ -229,11 +256,14 @@ class Volumes:
             if users:
                 ids = ", ".join(container.id for container in users)
                 raise Conflict(f"remove {name}: volume is in use - [{ids}]")
-            driver = await self._drivers.get(VolumeDriver, record.driver)
-            await driver.call(VolumeDriver.remove, name)
-            await self._metadata.delete(TABLE, name)
-            self._records.pop(name, None)
-        self._locks.pop(name, None)
+            self._going.add(name)
+            try:
+                driver = await self._drivers.get(VolumeDriver, record.driver)
+                await driver.call(VolumeDriver.remove, name)
+                await self._metadata.delete(TABLE, name)
+                self._records.pop(name, None)
+            finally:
+                self._going.discard(name)
         self._events.emit("volume", "destroy", name, {"driver": record.driver})
 
     async def prune(self, filters: Filters) -> Pruned:

@@ -210,18 +210,24 @@ class Creator:
             folder.mkdir(mode=0o710, parents=True)
             await self.catalog.save(container)
             undo.commit()
+        for mount in container.mounts:
+            self.volumes.release(mount.name, container)
 
     async def _make_volume(self, mount: MountPoint, container: Container, undo: Undo) -> None:
-        existing = self.volumes.peek(mount.name)
         options, labels = _volume_request(mount, container.host_config)
         try:
-            record = existing or await self.volumes.create(mount.name, mount.driver, options, labels)
+            record, made = await self.volumes.claim(mount, container, options, labels)
         except NotFound as error:
             # As 404 it would be taken for a missing image, and clients would pull.
             raise InvalidArgument(error.message) from error
         mount.name, mount.driver, mount.source = record.name, record.driver, record.mountpoint
-        if existing is None:
-            undo.add("volume", lambda: self.volumes.remove(record.name, True))
+
+        async def take_back() -> None:
+            self.volumes.release(record.name, container)
+            if made:
+                await self.volumes.remove(record.name, True)
+
+        undo.add("volume", take_back)
 
 
 def _config(request: ContainerCreate, image: Image | None) -> Config:
