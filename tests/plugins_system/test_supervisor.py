@@ -164,7 +164,7 @@ def test_failures_without_a_reason_get_the_drivers_name_and_a_traceback_in_the_l
         assert type(own) is NotFound
         full = await error_of(driver, OSError(28, "No space left on device", "/data"))
         assert type(full) is OutOfSpace and full.details["errno"] == "ENOSPC"
-        assert full.message.startswith(title + 'get of "data" failed: [Errno 28]')
+        assert full.message.startswith(title + 'get of "data" failed: /data: no space left on device')
         assert type(await error_of(driver, PermissionError(13, "Permission denied"))) is Forbidden
         optional = await error_of(driver, NotImplementedError())
         assert (type(optional), optional.message) == (Unsupported, title[:-2] + " does not offer get")

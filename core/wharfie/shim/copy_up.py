@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wharfie.shim import safe_path
-from wharfie.spi.errors import InvalidArgument
+from wharfie.spi.errors import InvalidArgument, from_os_error
 
 DEPTH_LIMIT = 256
 """Folders within folders; each level holds two descriptors and two frames of the interpreter's stack."""
@@ -33,7 +33,8 @@ class _Walk:
 def copy_up(root: int, destination: str, folder: str) -> None:
     """Copy the folder `destination` of `root` into `folder`, its own owner and mode included.
 
-    Nothing happens when there is no such folder or `folder` is not empty. Errors: OSError (a full disk), InvalidArgument.
+    Nothing happens when there is no such folder or `folder` is not empty. A copy that fails is taken back, or the next
+    start would find a part of it and take it for all. Errors: OutOfSpace and others by number, InvalidArgument.
     """
     try:
         source = safe_path.open_folder_in(root, destination)
@@ -44,11 +45,33 @@ def copy_up(root: int, destination: str, folder: str) -> None:
         try:
             if os.listdir(target):  # noqa: PTH208  # a descriptor has no Path
                 return
-            copy_content(source, target)
+            _copy_or_nothing(source, target, destination)
         finally:
             os.close(target)
     finally:
         os.close(source)
+
+
+def _copy_or_nothing(source: int, target: int, destination: str) -> None:
+    try:
+        copy_content(source, target)
+    except (OSError, InvalidArgument) as error:
+        _clear(target)
+        if isinstance(error, InvalidArgument):
+            raise
+        mapped = from_os_error(OSError(error.errno, os.strerror(error.errno or 0)))
+        what = f"copying what the image has at {destination} into a volume: {mapped.message}"
+        raise mapped.__class__(what, details=mapped.details) from error
+
+
+def _clear(folder: int) -> None:
+    import shutil  # a shim that never fails here goes without it
+
+    for name in os.listdir(folder):
+        if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
+        else:
+            os.unlink(name, dir_fd=folder)
 
 
 def copy_content(source: int, target: int) -> None:

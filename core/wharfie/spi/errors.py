@@ -21,6 +21,7 @@ A message says what failed, on what, why, and what to do about it.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping
 
 
@@ -99,4 +100,12 @@ _BY_ERRNO: Mapping[int, type[WharfieError]] = {
 def from_os_error(error: OSError) -> WharfieError:
     """The house's error for a failed system call: full disks and missing permissions have a name, the rest is 500."""
     kind = _BY_ERRNO.get(error.errno or 0, DriverError)
-    return kind(str(error), details={"errno": errno.errorcode.get(error.errno or 0, str(error.errno))})
+    return kind(_told(error), details={"errno": errno.errorcode.get(error.errno or 0, str(error.errno))})
+
+
+def _told(error: OSError) -> str:
+    """As Go programs and therefore Docker's users know it: the file, and the kernel's word in small letters."""
+    usual = error.strerror is not None and error.strerror == os.strerror(error.errno or 0)
+    reason = error.strerror.lower() if usual else error.strerror or str(error)
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)]
+    return ": ".join([*([" ".join(names)] if names else []), reason])

@@ -79,11 +79,13 @@ class Ending:
             will_restart = self._will_restart(container, live)
             if will_restart:
                 container.state.status = "restarting"
-            await asyncio.gather(
-                self.catalog.save(container),
-                self.endpoints.leave_all(container, entries),
-                self._give_back(container),
-            )
+            steps = (self.catalog.save(container), self.endpoints.leave_all(container, entries), self._give_back(container))
+            for outcome in await asyncio.gather(*steps, return_exceptions=True):
+                # It has ended all the same, and whoever waits for that has to hear it: on a full disk nothing is recorded.
+                if isinstance(outcome, WharfieError):
+                    log.error("%s has ended, but: %s", container.name, outcome)
+                elif isinstance(outcome, BaseException):
+                    raise outcome
             await self._delete(container)
             live.waiting.exited(exit.code)
             if will_restart:

@@ -17,7 +17,7 @@ from wharfie.engine.images.unpack import Wanted
 from wharfie.engine.model.config import Config
 from wharfie.engine.model.image import Image, ImageHistory, ImageLayer
 from wharfie.spi import tarformat
-from wharfie.spi.errors import InvalidArgument
+from wharfie.spi.errors import Cancelled, InvalidArgument
 from wharfie.spi.tarformat import BLOCK, Reader
 from wharfie.store.content import Spool
 
@@ -55,7 +55,11 @@ class Committer:
         try:
             reading, writing = pipe()
             filtering = self._executor.submit(_filter, reading, spool, commit.left_out)
-            await lend(writing, _diff(commit, writing), end=lambda: None)
+            try:
+                await lend(writing, _diff(commit, writing), end=lambda: None)
+            except Cancelled:  # the reader has left, and knows why
+                await self._assembler.run(filtering.result)
+                raise
             await self._assembler.run(filtering.result)
         except BaseException:
             spool.discard()
