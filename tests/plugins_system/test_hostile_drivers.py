@@ -29,7 +29,7 @@ REFUSED = {
     "unfit": (State.UNFIT, ["acmefs is not in /proc/filesystems", "modprobe acmefs"]),
     "checkfails": (State.FAILED, ["check failed", "KeyError"]),
     "checklies": (State.FAILED, ["check failed", "AttributeError"]),
-    "openfails": (State.FAILED, ["open failed", "No space left on device", "/var/acme"]),
+    "openfails": (State.FAILED, ["open failed", "/var/acme: no space left on device"]),
     "openhangs": (State.FAILED, ["open did not return within 0.2 s", '"deadlines"']),
     "nextmajor": (State.INCOMPATIBLE, ["contract 2.0", "offers 1.0", "pip install --upgrade wharfie"]),
     "nextminor": (State.INCOMPATIBLE, ["contract 1.7", "offers 1.0"]),

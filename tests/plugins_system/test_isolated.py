@@ -246,7 +246,7 @@ def test_progress_and_cancelling_travel(drivers, tmp_path: Path):
         ("constructor", State.BROKEN, ["RuntimeError: no luck in the constructor"]),
         ("constructor-exits", State.BROKEN, ["SystemExit: leaving"]),
         ("unfit", State.UNFIT, ["acmefs is not in /proc/filesystems", "modprobe acmefs"]),
-        ("openfails", State.FAILED, ["No space left on device", "/var/acme"]),
+        ("openfails", State.FAILED, ["/var/acme: no space left on device"]),
         ("settings", State.MISCONFIGURED, ["drivers.volume.settings.server: missing", "wharfie-settings 1.0"]),
         ("nextmajor", State.INCOMPATIBLE, ["contract 2.0"]),
     ],
