@@ -105,7 +105,8 @@ def from_os_error(error: OSError) -> WharfieError:
 
 def _told(error: OSError) -> str:
     """As Go programs and therefore Docker's users know it: the file, and the kernel's word in small letters."""
-    usual = error.strerror is not None and error.strerror == os.strerror(error.errno or 0)
-    reason = error.strerror.lower() if usual else error.strerror or str(error)
+    reason = error.strerror or str(error)
+    if reason == os.strerror(error.errno or 0):
+        reason = reason.lower()
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)]
     return ": ".join([*([" ".join(names)] if names else []), reason])
