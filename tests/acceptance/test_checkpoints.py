@@ -291,7 +291,7 @@ def test_names_are_taken_once(daemon, name):
     assert daemon.exchange("DELETE", f"/containers/{name}/checkpoints/taken")[0] == 204
 
 
-def test_what_cannot_be_asked_for(daemon, name):
+def test_what_cannot_be_asked_for(daemon, name, tmp_path):
     """Docker's words and statuses, whether or not criu is there."""
     daemon.docker("create", "--name", name, "busybox", "sleep", "600")
     path = f"/containers/{name}/checkpoints"
@@ -313,6 +313,9 @@ def test_what_cannot_be_asked_for(daemon, name):
             f"Invalid checkpoint ID ({bad}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
         )
     assert daemon.request("DELETE", f"{path}/..")[0] == 400
+    (tmp_path / "others/folder").mkdir(parents=True)
+    assert daemon.request("DELETE", f"{path}/others?dir={tmp_path}")[0] == 400
+    assert (tmp_path / "others/folder").is_dir()
     status, answer = daemon.request("POST", path, {"CheckpointID": "one", "CheckpointDir": "relative"})
     assert (status, answer["message"]) == (400, 'checkpoint directory "relative" is not an absolute path')
 

@@ -295,9 +295,9 @@ class RuntimeDriver(Driver[RuntimeCapability]):
         """Write the processes with their memory to `folder` (CHECKPOINT), which must not exist and whose parent does; then
         end them, unless `leave_running`.
 
-        `folder` appears when it is whole, and only then are they ended. After an error, or a crash of the daemon, there
-        is no such folder and they run on as if nothing had been. The container's files, volumes and networks are no part
-        of it.
+        `folder` appears when it is whole, a folder of files, and only then are they ended. After an error, or a crash of
+        the daemon, there is no such folder and they run on as if nothing had been. The container's files, volumes and
+        networks are no part of it.
         Errors: Conflict (not running, processes of execs, `folder` exists), Unsupported (what this host or driver has not
         got, or this container has and no checkpoint can), DriverError.
         """

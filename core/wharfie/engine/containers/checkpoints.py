@@ -107,7 +107,7 @@ class Checkpoints:
         """Errors: NotFound (the container), InvalidArgument, WharfieError (there is none of that name), OSError."""
         container = self.catalog.get(ref)
         async with self.catalog.live(container).lock:
-            await asyncio.to_thread(shutil.rmtree, self.find(container, ref, name, folder))
+            await asyncio.to_thread(_remove, self.find(container, ref, name, folder))
 
     def find(self, container: Container, ref: str, name: str, folder: str) -> Path:
         """Errors: InvalidArgument, WharfieError, in Docker's words and with its status."""
@@ -126,6 +126,13 @@ class Checkpoints:
         if not path.is_absolute():
             raise InvalidArgument(f'checkpoint directory "{chosen}" is not an absolute path')
         return path
+
+
+def _remove(folder: Path) -> None:
+    """`--checkpoint-dir` may name anything, and a checkpoint is a folder of files. Errors: InvalidArgument, OSError."""
+    if any(path.is_dir() and not path.is_symlink() for path in folder.iterdir()):
+        raise InvalidArgument(f"{folder} is no checkpoint: there are folders in it")
+    shutil.rmtree(folder)
 
 
 def _check_name(name: str) -> None:
