@@ -202,6 +202,16 @@ def test_an_ipv6_port_of_an_ipv4_container_is_left_out(world, driver, net):
     driver.unpublish(net, joined)
 
 
+def test_sctp_is_translated_too(world, driver, net):
+    """That packets pass needs SCTP in the kernel; the table takes the port without."""
+    _, joined = start(world, driver, net, "web", 2, "0.0.0.0:8080:80/sctp", "10.213.1.1:8081:81/sctp")
+    target = {"concat": ["10.212.1.2", 80]}
+    assert world.elements()["ports4"] == [[{"concat": ["sctp", 8080]}, target]]
+    assert len(world.elements()["bound4"]) == 1
+    driver.unpublish(net, joined)
+    assert world.elements()["ports4"] == world.elements()["bound4"] == []
+
+
 def test_gateway_modes(world, driver, outside):
     outside.serve(80)
     mode = BRIDGE + "gateway_mode_ipv4"
