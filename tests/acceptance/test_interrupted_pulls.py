@@ -112,13 +112,14 @@ def place(tmp_path_factory) -> Iterator[Place]:
 
 
 def killed(place: Place, instant: float) -> str:
-    """The daemon, at this part of the time that the pull takes."""
+    """The daemon, at this part of the time that the pull takes since its first request."""
     place.proxy.passing = slowly(0.04)
     pulling = place.daemon.spawn_docker("pull", place.name)
-    time.sleep(instant * 1.8)
+    until(lambda: place.proxy.seen, 60, "the first request")
+    time.sleep(instant * 1.5)
     place.daemon.kill()
     pulling.communicate()
-    return f"killed after {instant * 1.8:.2f} s"
+    return f"killed after {instant * 1.5:.2f} s"
 
 
 def reset(place: Place, instant: float) -> str:
@@ -161,6 +162,7 @@ def fails(place: Place, fault: str) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.timeout(120 + 30 * COUNT)
 @pytest.mark.parametrize("fault", [killed, reset, full])
 def test_the_next_pull_fetches_what_is_missing(place: Place, fault: Callable[[Place, float], str]) -> None:
     source = random.Random(f"{SEED}{fault.__name__}")
