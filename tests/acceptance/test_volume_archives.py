@@ -104,6 +104,43 @@ def test_a_daemon_that_dies_meanwhile_lets_the_containers_go_on(make_daemon):
     assert daemon.inspect("still")["State"]["Status"] == "paused"
 
 
+@pytest.mark.parametrize("made", [True, False], ids=["new", "empty"])
+def test_a_daemon_that_dies_in_an_import_leaves_no_part_of_it(make_daemon, made):
+    daemon = make_daemon()
+    if not made:
+        daemon.docker("volume", "create", "data")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number in range(4):
+            entry = tarfile.TarInfo(f"folder/file-{number}")
+            entry.size = 4 << 20
+            archive.addfile(entry, io.BytesIO(bytes(entry.size)))
+    folder = daemon.data / "volume" / "local" / "data" / "_data"
+    command = [WHARFIE, "-H", daemon.environment["DOCKER_HOST"], "volume", "import", "data"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        process.stdin.write(buffer.getvalue()[: 9 << 20])
+        process.stdin.flush()
+        until(lambda: (folder / "folder" / "file-1").exists())
+        daemon.kill()
+        process.kill()
+    daemon.start()
+    if made:
+        assert daemon.docker("volume", "ls", "-q") == ""
+    else:
+        assert list(folder.iterdir()) == []
+
+
+def test_an_import_that_fails_leaves_the_volume_empty(daemon, name, wharfie):
+    daemon.docker("volume", "create", name)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path in ("folder/file", "../outside"):
+            archive.addfile(tarfile.TarInfo(path))
+    assert "outside of the" in wharfie("volume", "import", name, stdin=buffer.getvalue(), status=1)
+    assert _run(daemon, name, "ls -A /v") == ""
+
+
 def test_what_is_refused(daemon, name, wharfie):
     assert "no such volume" in wharfie("volume", "export", f"{name}-none", status=1)
     _run(daemon, name, "echo x > /v/x")

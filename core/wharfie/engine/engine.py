@@ -159,7 +159,7 @@ class Engine:
             commits=Commits(catalog=catalog, images=images, drivers=drivers, events=events, actions=actions),
             connecting=Connecting(catalog=catalog, networks=networks, endpoints=endpoints, files=files),
             copying=copying,
-            backup=Backup(copying=copying, volumes=volumes, containers=containers, events=events),
+            backup=Backup(copying=copying, volumes=volumes, containers=containers, events=events, metadata=metadata),
             execs=execs,
             health=health,
             images=images,
@@ -211,6 +211,7 @@ class Engine:
         self.drivers.listen(self._on_driver_event)
         self.drivers.on_restart(recovery.tell_restarted)
         await recovery.recover()
+        await self.backup.recover()
         await self.networks.make_predefined()
         self.background.add(asyncio.get_running_loop().create_task(self.debts.run()))
         await recovery.start_wanted()
