@@ -72,7 +72,7 @@ def test_a_log_that_cannot_be_opened_prevents_the_container(house: House) -> Non
     from wharfie.spi.errors import DriverError
 
     target = LogTarget(sink="file_sink:FileSink", options={"path": "/nonexistent/log"})
-    with pytest.raises(DriverError, match="No such file"):
+    with pytest.raises(DriverError, match="no such file"):
         house.create("one", "true", io=Io(log=target))
     with pytest.raises(DriverError, match="there is no package nosuch_sink"):
         house.create("one", "true", io=Io(log=LogTarget(sink="nosuch_sink:Sink")))
