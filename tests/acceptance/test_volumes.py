@@ -18,6 +18,14 @@ def test_a_named_volume_keeps_its_data(daemon, name):
     assert "no such volume" in daemon.docker("volume", "inspect", name, status=1, both=True)
 
 
+def test_what_volumes_take(daemon, name):
+    """A file system of its own is left out, as by dockerd."""
+    daemon.docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", f"{name}-tmpfs")
+    daemon.docker("run", "--rm", "-v", f"{name}:/v", "busybox", "dd", "if=/dev/zero", "of=/v/x", "bs=1k", "count=100")
+    listed = daemon.docker("system", "df", "-v", "--format", "{{range .Volumes}}{{.Name}} {{.Links}} {{.Size}}\n{{end}}")
+    assert [line for line in listed.splitlines() if name in line] == [f"{name} 0 102.4kB"]
+
+
 def test_a_volume_in_use_stays(daemon, name):
     container = daemon.docker("create", "--name", name, "-v", f"{name}-v:/data", "busybox")
     text = daemon.docker("volume", "rm", f"{name}-v", status=1, both=True)

@@ -249,7 +249,8 @@ class System:
         volumes = []
         if "volume" in types:
             records, _ = await self.volumes.matching({})
-            volumes = [(record, await self.volumes.usage(record)) for record in records]
+            sizes = [(record, await self.volumes.usage(record)) for record in records]
+            volumes = [(record, size) for record, size in sizes if size >= 0]  # as Docker: those that can be counted
         return DiskUsage(layers_size=layers_size, images=images, containers=containers, volumes=volumes)
 
 
