@@ -85,7 +85,7 @@ def test_each_costs_its_own_caller_one_error(house: Daemon):
     ("name", "text"),
     [
         ("raises-everywhere", "RuntimeError: never"),
-        ("exhausts", "Too many open files"),
+        ("exhausts", "too many open files"),
         ("crash-import", "ended with status 7"),
         ("crash-open", "ended with status 5"),
     ],

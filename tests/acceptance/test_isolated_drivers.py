@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -36,10 +37,11 @@ def host_of(daemon: Daemon, name: str) -> int:
     """Pid of a driver's process, by the daemon's children."""
     assert daemon.process is not None
     for task in Path(f"/proc/{daemon.process.pid}/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-            if words[-2:-1] == [name] and "wharfie.plugins.host" in words:
-                return int(pid)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # threads and children come and go
+            for pid in (task / "children").read_text().split():
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+                if words[-2:-1] == [name] and "wharfie.plugins.host" in words:
+                    return int(pid)
     return 0
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from wharfie_runtime_native.driver import NativeDriver
 
 from wharfie.shim.system import mount
-from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, WharfieError
+from wharfie.spi.errors import Conflict, InvalidArgument, NotFound, Unsupported, WharfieError
 from wharfie.spi.runtime import AttachRequest, ExecExited, Exited, Io, Preparation, Process
 
 

@@ -248,4 +248,18 @@ WRONG = (
             super().exec_delete(id, exec_id)
         """,
     ),
+    override(
+        "RUN-36",
+        """
+        def checkpoint(self, id, folder, **more):
+            try:
+                super().checkpoint(id, folder, **more)
+            except Unsupported:
+                folder.mkdir()
+                raise
+            for file in folder.iterdir():
+                file.unlink()
+        """,
+    ),
+    failing("RUN-37", "checkpoint", "NotFound", "Conflict"),
 )
