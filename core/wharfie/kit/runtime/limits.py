@@ -46,7 +46,9 @@ class LimitRules(RuntimeWorld):
     @rule("stats counts processor time, memory and processes.", methods="stats", capability="stats", source=DOCKER)
     def test_run_24(self, rig: Rig[Runtime], driver: Runtime) -> None:
         with self.running(driver, "c"):
+            # A runtime's own threads may still be there, from before the container's program took their place.
+            more = rig.settle(lambda: driver.stats("c")["pids"]["current"] - 1)
+            require(more == 0, f"a container of one process has {more + 1}")
             told = driver.stats("c")
-            require(told["pids"]["current"] == 1, f"a container of one process has {told['pids']['current']}")
             require(told["memory"]["usage"] > 0, "a running container uses no memory")
             require(told["cpu"]["usage_ns"] > 0, "a running container has used no processor time")
