@@ -163,6 +163,7 @@ class Proxy:
                 left -= len(data)
             handler.send_response(status)
             handler.send_header("Content-Length", "0")
+            handler.send_header("Connection", "close")  # or the client's next request may meet the end of this one
             handler.end_headers()
             return
         with contextlib.closing(http.client.HTTPConnection(address, timeout=60)) as there:
