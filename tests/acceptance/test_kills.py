@@ -156,6 +156,14 @@ def _spans(daemon: Daemon) -> dict[str, float]:
     return spans
 
 
+def _answer(operation: Future[int], daemon: Daemon) -> int:
+    """The daemon answers whatever was killed."""
+    try:
+        return operation.result(PATIENCE)
+    except TimeoutError:
+        raise AssertionError(f"no answer in {PATIENCE:.0f} s:\n{daemon.log_tail(60)}") from None
+
+
 def _check(target: Target, operation: str, victim: str, status: int) -> str:
     """The state becomes one that may be, and is what it says; in words."""
     may = MAY_BE[operation, 200 <= status < 300]
@@ -224,11 +232,12 @@ def test_killed_at_random_instants(make_daemon):
             struck = _strike(target, victim, under_way, delay)
             if victim == "daemon":
                 daemon.kill()  # collects it
-            status = under_way.result(PATIENCE)
+            print(f"{operation}: {victim if struck else 'nobody'} killed after {delay * 1000:.1f} ms", end=": ", flush=True)
+            status = _answer(under_way, daemon)
             assert status != 404, "it is there"
             if victim == "daemon":
                 daemon.start()
-            print(f"{operation}: {victim} killed after {delay * 1000:.1f} ms: status {status}", end=", ", flush=True)
+            print(f"status {status}", end=", ", flush=True)
             print(_check(target, operation, victim if struck else "nobody", status), end="", flush=True)
             assert target.perform("remove") in (204, 404)
             assert daemon.docker("run", "--rm", "busybox", "echo", "on") == "on"

@@ -244,10 +244,14 @@ def test_names_of_interfaces(daemon, name):
 
 def test_several_pools_of_one_version(daemon, name):
     """A container gets one address: of the pool that has the wanted one, or of the first that is not full."""
-    pools = ("10.215.79.0/29", "10.215.79.32/28")
-    ranges = ("10.215.79.4/31", "10.215.79.40/29")
-    words = [word for subnet, part in zip(pools, ranges, strict=True) for word in ("--subnet", subnet, "--ip-range", part)]
-    daemon.docker("network", "create", *words, name)
+    # Not by the CLI, which sends them in any order.
+    pools = [
+        {"Subnet": "10.215.79.0/29", "IPRange": "10.215.79.4/31"},
+        {"Subnet": "10.215.79.32/28", "IPRange": "10.215.79.40/29"},
+    ]
+    assert (
+        daemon.request("POST", "/networks/create", {"Name": name, "Driver": "bridge", "IPAM": {"Config": pools}})[0] == 201
+    )
     daemon.docker("run", "-d", "--name", name, "--network", name, "--ip", "10.215.79.35", "busybox", "sleep", "600")
     found = [daemon.inspect(name)["NetworkSettings"]["Networks"][name]["IPAddress"]]
     for number in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import io
@@ -11,8 +12,10 @@ import struct
 import subprocess
 import sys
 import tarfile
+import threading
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -398,6 +401,56 @@ def test_a_wrong_layer_among_right_ones(with_house, make, liar) -> None:
         with pytest.raises(InvalidArgument, match=r"verification failed|invalid compressed data"):
             await house.pull(f"{server.address}/x", "1")
         assert not house.blobs()
+        assert not await house.layers()
+
+    with_house(work)
+
+
+def test_a_wrong_layer_takes_no_right_one_with_it(with_house, make, liar) -> None:
+    """An image says that it has a layer which another pull has just made: that one stays, whatever was sent for it."""
+    layout = make.Layout()
+    base, top = make.tar_of({"base": b"right"}), make.tar_of({"top": os.urandom(200_000)})
+    layout.tag(layout.image([base, top]), "1")
+    wrong = make.Layout()
+    claim = {"type": "layers", "diff_ids": [make.digest(base)]}
+    wrong.tag(wrong.image([make.tar_of({"base": b"wrong"})], rootfs=claim), "1")
+    quick, slow = (layer["digest"] for layer in json.loads(layout.blobs[layout.index[0]["digest"]])["layers"])
+    server, other = liar(layout), liar(wrong)
+    release = threading.Event()
+
+    def tamper(handler, path) -> bool:
+        if path.endswith(slow):
+            release.wait(20)
+        return False
+
+    server.tamper = tamper
+
+    async def work(house) -> None:
+        said: list[dict[str, Any]] = []
+        pull = house.images.pull(f"{server.address}/x", "1", platform="", auth=None, progress=said.append)
+        right = asyncio.create_task(pull)
+        while ("Pull complete", quick[7:19]) not in {(line["status"], line.get("id")) for line in said}:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        with pytest.raises(InvalidArgument, match="configuration says"):
+            await house.pull(f"{other.address}/x", "1")
+        release.set()
+        await right
+        assert make.digest(base) in await house.layers()
+
+    with_house(work)
+
+
+def test_what_follows_an_archive_hides_no_wrong_layer(with_house, make, liar) -> None:
+    """A driver that has read the archive's end may have made a layer of it before all that follows is verified."""
+    layout = make.Layout()
+    right = make.tar_of({"file": b"right"})
+    wrong = make.tar_of({"file": b"wrong"}) + bytes(2 << 20)
+    layout.tag(layout.image([wrong], rootfs={"type": "layers", "diff_ids": [make.digest(right)]}), "1")
+    server = liar(layout)
+
+    async def work(house) -> None:
+        with pytest.raises(InvalidArgument, match="configuration says"):
+            await house.pull(f"{server.address}/x", "1")
         assert not await house.layers()
 
     with_house(work)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -243,8 +244,12 @@ def test_one_of_two_pulls_is_cancelled_and_the_other_goes_on(with_house, make, l
 
     async def work(house) -> None:
         first = asyncio.create_task(house.pull(f"{server.address}/x", "1"))
-        second = asyncio.create_task(house.pull(f"{server.address}/x", "1"))
         await asked_for(server, layers[0])
+        said: list[dict[str, Any]] = []
+        pull = house.images.pull(f"{server.address}/x", "1", platform="", auth=None, progress=said.append)
+        second = asyncio.create_task(pull)
+        while ("Downloading", layers[0][7:19]) not in {(line["status"], line.get("id")) for line in said}:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first

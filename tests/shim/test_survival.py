@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import HERE, House, eventually, read_all
 
-from wharfie.spi.errors import Conflict, DriverError, Unavailable
+from wharfie.spi.errors import Conflict, DriverError, NotFound, Unavailable
 from wharfie.spi.runtime import ExecExited, Exited, ExitReply, Io, LogTarget, Lost
 
 REPLY = ExitReply(before=b'{"StatusCode":', after=b"}\n")
@@ -95,6 +95,18 @@ def test_events_of_execs_are_kept_for_the_next_daemon(house: House) -> None:
     house.open()
     event = house.event(ExecExited)
     assert (event.exec_id, event.exit.code) == ("x1", 3)
+
+
+def test_an_exec_that_no_daemon_will_start_is_gone(house: House) -> None:
+    house.create("one", "exec sleep 100")
+    house.driver.start("one")
+    house.driver.exec("one", "x1", {"args": ["/bin/true"], "env": ["PATH=/bin"]}, Io())
+    client = house.attach("one", "x1")
+    house.driver.close()
+    assert read_all(client) == b""
+    house.open()
+    with pytest.raises(NotFound):
+        house.driver.exec_start("one", "x1")
 
 
 def test_waiting_clients_are_answered_after_the_deletion(house: House) -> None:

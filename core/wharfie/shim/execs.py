@@ -131,8 +131,8 @@ class Execs:
         for exec_id in tuple(self._unrecorded):
             self.delete(exec_id)
 
-    def abandon_all(self) -> None:
-        """The container has ended: what was prepared will never run."""
+    def abandon_prepared(self) -> None:
+        """The container has ended, or the daemon that would start them is gone: what was prepared will never run."""
         for exec_id, found in tuple(self._execs.items()):
             if not found.pid:
                 del self._execs[exec_id]

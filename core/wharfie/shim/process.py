@@ -341,7 +341,7 @@ class Shim:
         self._close_resolver()  # its sockets would keep the network namespace
         if not self._made.own_pids:
             self._guarded(lambda engine: engine.signal_all(signal.SIGKILL))
-        self._execs.abandon_all()
+        self._execs.abandon_prepared()
         self._session.drain(lambda: self._finish(silent))
 
     def _finish(self, silent: bool) -> None:
@@ -374,6 +374,7 @@ class Shim:
         if self._finished:
             self._answer_waiters()
             self._end_if_unreachable()
+        self._execs.abandon_prepared()
         self._execs.delete_ended()
         self._stop_when_idle()
 

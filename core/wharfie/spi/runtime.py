@@ -201,7 +201,8 @@ class RuntimeDriver(Driver[RuntimeCapability]):
     def exec(self, id: str, exec_id: str, process: Mapping[str, Any], io: Io, *, user: str = "") -> None:
         """Prepare a further process (`process`: OCI runtime-spec, config.md "Process"); `exec_start` executes it.
 
-        Clients attach in between, so none of the output is missed.
+        Clients attach in between, so none of the output is missed. A daemon that dies in between has no successor that
+        knows of it: it is gone then, and its clients' connections end.
         """
 
     @abstractmethod

@@ -92,7 +92,9 @@ class StorageDriver(Driver[StorageCapability]):
         Whiteouts and opaque markers are OCI's (image-spec, layer.md). No entry may reach outside the layer, whatever its
         name or link says. May be repeated: a layer that is there is returned at once without reading `diff`. A call that
         was killed half-way leaves nothing visible. Calls `wharfie.spi.call.progress` for each entry, and while it waits:
-        the layer may still be arriving from a slow registry (`wharfie.spi.tar` does so).
+        the layer may still be arriving from a slow registry (`wharfie.spi.tar` does so). A layer that is given up while it
+        arrives, because it turns out wrong or nobody wants it any more, ends within a block: it is a tar cut off. So `diff`
+        is read to its end, also behind the archive's.
 
         Errors: NotFound (no such parent), InvalidArgument (not a tar, truncated, escaping), OutOfSpace.
         """

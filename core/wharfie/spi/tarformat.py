@@ -226,6 +226,8 @@ class Reader:
         if block != _ZEROS:
             return block
         if not self._need(BLOCK):
+            if self._start != self._end:
+                raise truncated()
             return None
         if self._take(BLOCK) != _ZEROS:
             raise invalid("one block of zeros in the middle")

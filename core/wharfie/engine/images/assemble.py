@@ -103,8 +103,7 @@ class Assembler:
     async def unpack(self, wanted: Wanted, moved: Moved) -> int:
         """Bytes of the layer, unpacked. Errors: see `Unpacker.unpack`."""
         storage = await self._drivers.get(StorageDriver, self._storage_driver)
-        known = self.catalog.keeps(wanted.chain_id)
-        layer = await self._unpacker.unpack(storage, wanted, moved, known=known)
+        layer = await self._unpacker.unpack(storage, wanted, moved)
         return layer.size
 
     async def stack(self, layers: Sequence[ImageLayer | LayerMaker]) -> list[ImageLayer]:

@@ -191,11 +191,6 @@ class Catalog:
                     return layer
         return None
 
-    def keeps(self, chain_id: str) -> bool:
-        """Whether any image, also a withdrawn or damaged one, has this layer."""
-        images = (*self._images.values(), *self._withdrawn.values(), *self._damaged.values())
-        return any(chain_id in image.chain_ids for image in images)
-
     def wanted_layers(self) -> frozenset[str]:
         """Every layer that an image, a withdrawn one or a pull under way needs."""
         images = (*self._images.values(), *self._withdrawn.values(), *self._damaged.values())

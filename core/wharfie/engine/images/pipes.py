@@ -13,8 +13,10 @@ import contextlib
 import fcntl
 import os
 import select
+import struct
+import termios
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from wharfie.spi.errors import Cancelled, DeadlineExceeded
@@ -83,14 +85,36 @@ def read_some(descriptor: int, buffer: memoryview, stop: Stop) -> int:
     return os.readv(descriptor, [buffer])
 
 
+def write_within(descriptor: int, data: bytes, seconds: float) -> None:
+    """Write a few bytes (at most PIPE_BUF, pipe(7)) to a non-blocking end, if it has room in that time. Errors: OSError."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLOUT)
+    if poller.poll(round(seconds * 1000)):
+        os.write(descriptor, data)
+
+
 def write_all(descriptor: int, data: memoryview | bytes, stop: Stop) -> None:
     """Write everything to a non-blocking end. Errors: Cancelled, BrokenPipeError (nobody reads any more)."""
+    for _ in written(descriptor, data, stop):
+        pass
+
+
+def written(descriptor: int, data: memoryview | bytes, stop: Stop) -> Iterator[int]:
+    """Write everything, and yield the bytes that each write(2) took. Errors: as `write_all`."""
     view = memoryview(data)
     poller = select.poll()
     poller.register(descriptor, select.POLLOUT)
     while view:
         try:
-            view = view[os.write(descriptor, view) :]
+            count = os.write(descriptor, view)
         except BlockingIOError:
             while not poller.poll(_GLANCE_MS):
                 stop.check()
+            continue
+        view = view[count:]
+        yield count
+
+
+def unread(descriptor: int) -> int:
+    """Bytes in a pipe that nobody has read yet (ioctl_pipe(2), FIONREAD)."""
+    return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0])

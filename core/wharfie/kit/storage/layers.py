@@ -64,7 +64,14 @@ class LayerRules(StorageWorld):
 
     @rule("A stream that is no tar, or ends too early, is InvalidArgument, and leaves no layer.", methods="apply layers")
     def test_sto_15(self, rig: Rig[Store], driver: Store) -> None:
-        for what, data in (("garbage", b"no tar at all" * 200), ("a tar cut off", tar({"file": b"x" * 9000})[:4096])):
+        whole = tar({"file": b"x" * 9000})
+        streams = {
+            "garbage": b"no tar at all" * 200,
+            "a tar cut off": whole[:4096],
+            "a tar given up before its first entry": b"\xff" * 513,
+            "a tar given up after an entry": whole[:9728] + b"\xff" * 513,
+        }
+        for what, data in streams.items():
             with refused(InvalidArgument, f"apply of {what}"):
                 self.apply(driver, what, None, data)
         require(not driver.layers(), "a refused apply left a layer")
