@@ -48,7 +48,10 @@ def test_a_full_disk_costs_lines_of_the_log_and_nothing_else(daemon, name, drive
         assert daemon.inspect(name)["State"]["ExitCode"] == 3
         kept = daemon.docker("logs", name).splitlines()
         assert 0 < len(kept) < 4000
-        assert kept == [f"line {number}" for number in range(1, len(kept) + 1)]
+        # Whole lines in their order; a gap where the daemon's own files in there gave a page back meanwhile.
+        numbers = [int(line.removeprefix("line ")) for line in kept]
+        assert kept == [f"line {number}" for number in numbers]
+        assert numbers == sorted(set(numbers)) and numbers[0] == 1
         subprocess.run(["mount", "-o", "remount,size=16m", folder], check=True)
         assert daemon.run_docker("start", "-a", name).returncode == 3
         later = daemon.docker("logs", name, both=True).splitlines()

@@ -63,6 +63,15 @@ def test_pauses_double_up_to_a_minute_and_begin_anew_after_it_closed():
     assert circuit.wait() == 5
 
 
+def test_a_pause_is_no_longer_by_the_rounding_of_a_clock():
+    clock = Clock()
+    clock.now = 1023.9999999999999
+    circuit = opened(clock)
+    for _ in range(5):
+        circuit.probe_failed("still")
+    assert circuit.wait() == LONGEST_PAUSE
+
+
 @given(st.lists(st.tuples(st.sampled_from(["failed", "succeeded", "probe_failed", "close"]), st.floats(0, 100))))
 def test_it_never_waits_longer_than_the_longest_pause(steps):
     clock = Clock()

@@ -34,8 +34,9 @@ class Circuit:
         return self._until is not None
 
     def wait(self) -> float:
-        """Seconds until a probe may be made; 0 when it may, or when the circuit is closed."""
-        return 0.0 if self._until is None else max(0.0, self._until - self._clock())
+        """Seconds until a probe may be made, at most the pause; 0 when it may, or when the circuit is closed."""
+        # A difference of floats may be more than what was added by the last bit.
+        return 0.0 if self._until is None else min(max(0.0, self._until - self._clock()), self._pause)
 
     def succeeded(self) -> None:
         """A call came back well."""
