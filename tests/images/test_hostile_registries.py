@@ -429,6 +429,7 @@ def test_a_wrong_layer_takes_no_right_one_with_it(with_house, make, liar) -> Non
         said: list[dict[str, Any]] = []
         pull = house.images.pull(f"{server.address}/x", "1", platform="", auth=None, progress=said.append)
         right = asyncio.create_task(pull)
+        # Looked at again and again, since progress comes by a callback.
         while ("Pull complete", quick[7:19]) not in {(line["status"], line.get("id")) for line in said}:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         with pytest.raises(InvalidArgument, match="configuration says"):

@@ -248,6 +248,7 @@ def test_one_of_two_pulls_is_cancelled_and_the_other_goes_on(with_house, make, l
         said: list[dict[str, Any]] = []
         pull = house.images.pull(f"{server.address}/x", "1", platform="", auth=None, progress=said.append)
         second = asyncio.create_task(pull)
+        # Looked at again and again, since progress comes by a callback.
         while ("Downloading", layers[0][7:19]) not in {(line["status"], line.get("id")) for line in said}:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         first.cancel()
